@@ -1,0 +1,28 @@
+// Package wire is the migration stream on the wire: how each message of
+// package migration is laid out in bytes, and nothing of what it means.
+//
+// A stream has several connections, called channels. Each opens with a
+// [Hello] from the side that dialled, answered by a [Welcome]. After that the
+// dialling side (the source) sends forward messages:
+//
+//	0       2       4               8
+//	+-------+-------+---------------+------------------
+//	| type  |   0   |    length     | body ...
+//	+-------+-------+---------------+------------------
+//
+// and, on the main channel only, the accepting side (the destination) sends
+// return-path messages:
+//
+//	0       2       4
+//	+-------+-------+-----------------
+//	| type  |length | body ...
+//	+-------+-------+-----------------
+//
+// Every integer is big-endian. Every type has a greatest body length
+// ([Type.MaxBody], [ReturnType.MaxBody]), checked before a byte of the body is
+// read, and a body is read in steps, so that a stranger who announces a long
+// message makes this side allocate no more than was really sent.
+//
+// Decoders never panic and never keep a reference to what they decode from
+// beyond what their documentation says. Every decoder has a fuzz target.
+package wire

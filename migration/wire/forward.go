@@ -1,0 +1,335 @@
+package wire
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"hash/crc32"
+)
+
+// Ping asks for a PONG with the same number: what was sent before it has then
+// been dealt with. Wire: be32.
+func Ping(seq uint32) []byte {
+	return Message(TypePing, binary.BigEndian.AppendUint32(nil, seq))
+}
+
+// DecodePing decodes the body of a PING.
+func DecodePing(b []byte) (seq uint32, err error) {
+	if len(b) != 4 {
+		return 0, errorf("PING", "body of %d bytes, not 4", len(b))
+	}
+	return binary.BigEndian.Uint32(b), nil
+}
+
+// Config is the body of CONFIG, as JSON: what the destination builds itself
+// from. Machine is the machine's own description, opaque here.
+type Config struct {
+	VM      string          `json:"vm"`
+	Blocks  []Block         `json:"blocks"`
+	Devices []Device        `json:"devices"`
+	Verify  bool            `json:"verify"`
+	Machine json.RawMessage `json:"machine"`
+}
+
+// Block describes a RAM block; its place in Config.Blocks is the id that RAM
+// messages carry.
+type Block struct {
+	Name     string `json:"name"`
+	Size     uint64 `json:"size"`      // bytes
+	PageSize uint64 `json:"page_size"` // host page size, bytes
+}
+
+// Device describes an entry of the device list.
+type Device struct {
+	ID      string `json:"id"`
+	Version uint32 `json:"version"`
+}
+
+// DecodeConfig decodes and checks the body of a CONFIG.
+func DecodeConfig(b []byte) (Config, error) {
+	var c Config
+	if err := json.Unmarshal(b, &c); err != nil {
+		return Config{}, errorf("CONFIG", "%v", err)
+	}
+	if len(c.Blocks) == 0 || len(c.Blocks) > MaxBlocks {
+		return Config{}, errorf("CONFIG", "%d RAM blocks; 1 to %d are allowed", len(c.Blocks), MaxBlocks)
+	}
+	seen := map[string]bool{}
+	for _, blk := range c.Blocks {
+		switch {
+		case blk.Name == "" || len(blk.Name) > maxName:
+			return Config{}, errorf("CONFIG", "a RAM block's name has %d bytes; 1 to %d are allowed", len(blk.Name), maxName)
+		case seen[blk.Name]:
+			return Config{}, errorf("CONFIG", "RAM block %q appears twice", blk.Name)
+		case blk.PageSize < PageSize || blk.PageSize&(blk.PageSize-1) != 0:
+			return Config{}, errorf("CONFIG", "RAM block %q: page size %d is no power of two from %d up", blk.Name, blk.PageSize, PageSize)
+		case blk.Size == 0 || blk.Size%blk.PageSize != 0:
+			return Config{}, errorf("CONFIG", "RAM block %q: size %d is no multiple of its page size %d", blk.Name, blk.Size, blk.PageSize)
+		}
+		seen[blk.Name] = true
+	}
+	return c, nil
+}
+
+// Advise is POSTCOPY_ADVISE: the page sizes that postcopy depends on. Wire:
+// target page size be32, number of blocks be16, host page size of each be64.
+type Advise struct {
+	TargetPageSize uint32
+	PageSizes      []uint64 // host page size of each block, bytes, in the order of Config.Blocks
+}
+
+// Append appends the whole message to b.
+func (a Advise) Append(b []byte) []byte {
+	b = AppendHeader(b, Header{TypeAdvise, uint32(6 + 8*len(a.PageSizes))})
+	b = binary.BigEndian.AppendUint32(b, a.TargetPageSize)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(a.PageSizes)))
+	for _, s := range a.PageSizes {
+		b = binary.BigEndian.AppendUint64(b, s)
+	}
+	return b
+}
+
+// DecodeAdvise decodes the body of a POSTCOPY_ADVISE.
+func DecodeAdvise(b []byte) (Advise, error) {
+	if len(b) < 6 {
+		return Advise{}, errorf("POSTCOPY_ADVISE", "body of %d bytes is too short", len(b))
+	}
+	a := Advise{TargetPageSize: binary.BigEndian.Uint32(b)}
+	n := int(binary.BigEndian.Uint16(b[4:]))
+	b = b[6:]
+	if n > MaxBlocks || len(b) != 8*n {
+		return Advise{}, errorf("POSTCOPY_ADVISE", "%d blocks in %d bytes", n, len(b))
+	}
+	for ; len(b) > 0; b = b[8:] {
+		a.PageSizes = append(a.PageSizes, binary.BigEndian.Uint64(b))
+	}
+	return a, nil
+}
+
+// Kind says how the pages of a RAM message are carried.
+type Kind uint8
+
+const (
+	KindData Kind = 0 // Count pages of payload
+	KindZero Kind = 1 // no payload: every page is zero
+)
+
+// ramFixed is the part of a RAM body before the payload, in bytes.
+const ramFixed = 16
+
+// RAMHeaderSize is all of a RAM message before its payload, in bytes.
+const RAMHeaderSize = HeaderSize + ramFixed
+
+// RAM is a run of pages. Wire: Block be16, Kind u8, zero u8, Count be32,
+// First be64, payload.
+type RAM struct {
+	Block uint16 // place in Config.Blocks
+	Kind  Kind
+	Count uint32 // target pages, at least 1
+	First uint64 // first target page, counted from the start of the block
+}
+
+// AppendRAM appends header and fixed part to b; the payload, Count pages for
+// KindData, follows on the wire.
+func AppendRAM(b []byte, r RAM) []byte {
+	length := uint32(ramFixed)
+	if r.Kind == KindData {
+		length += r.Count * PageSize
+	}
+	b = AppendHeader(b, Header{TypeRAM, length})
+	b = binary.BigEndian.AppendUint16(b, r.Block)
+	b = append(b, byte(r.Kind), 0)
+	b = binary.BigEndian.AppendUint32(b, r.Count)
+	return binary.BigEndian.AppendUint64(b, r.First)
+}
+
+// RAMFixedSize is the length of what DecodeRAM takes, in bytes.
+const RAMFixedSize = ramFixed
+
+// DecodeRAM decodes the fixed part of a RAM body whose header announced length
+// bytes in all, and checks the two against one another. That block and pages
+// exist is the caller's to check.
+func DecodeRAM(b [ramFixed]byte, length uint32) (RAM, error) {
+	r := RAM{
+		Block: binary.BigEndian.Uint16(b[0:]),
+		Kind:  Kind(b[2]),
+		Count: binary.BigEndian.Uint32(b[4:]),
+		First: binary.BigEndian.Uint64(b[8:]),
+	}
+	if b[3] != 0 {
+		return RAM{}, errorf("RAM", "reserved byte is %#x, not zero", b[3])
+	}
+	if r.Count == 0 {
+		return RAM{}, errorf("RAM", "a run of no pages")
+	}
+	switch r.Kind {
+	case KindData:
+		if r.Count > MaxRunPages || length != ramFixed+r.Count*PageSize {
+			return RAM{}, errorf("RAM", "%d pages of data in a body of %d bytes", r.Count, length)
+		}
+	case KindZero:
+		if length != ramFixed {
+			return RAM{}, errorf("RAM", "a run of zero pages with a body of %d bytes, not %d", length, ramFixed)
+		}
+	default:
+		return RAM{}, errorf("RAM", "this version (%d) knows no kind %d", Version, uint8(r.Kind))
+	}
+	return r, nil
+}
+
+// Range is a run of target pages.
+type Range struct{ First, Count uint64 }
+
+// Discard is RAM_DISCARD: pages that were sent and have changed since. Wire:
+// name length u8, name, number of ranges be16, each First be64 and Count be64.
+type Discard struct {
+	Block  string
+	Ranges []Range // at most MaxDiscardRanges
+}
+
+// Append appends the whole message to b.
+func (d Discard) Append(b []byte) []byte {
+	b = AppendHeader(b, Header{TypeDiscard, uint32(3 + len(d.Block) + 16*len(d.Ranges))})
+	b = appendName(b, d.Block)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(d.Ranges)))
+	for _, r := range d.Ranges {
+		b = binary.BigEndian.AppendUint64(b, r.First)
+		b = binary.BigEndian.AppendUint64(b, r.Count)
+	}
+	return b
+}
+
+// DecodeDiscard decodes the body of a RAM_DISCARD.
+func DecodeDiscard(b []byte) (Discard, error) {
+	name, b, ok := cutName(b)
+	if !ok || len(b) < 2 {
+		return Discard{}, errorf("RAM_DISCARD", "the block's name runs past the end")
+	}
+	n := int(binary.BigEndian.Uint16(b))
+	b = b[2:]
+	if n > MaxDiscardRanges || len(b) != 16*n {
+		return Discard{}, errorf("RAM_DISCARD", "%d ranges in %d bytes", n, len(b))
+	}
+	d := Discard{Block: string(name)}
+	for ; len(b) > 0; b = b[16:] {
+		d.Ranges = append(d.Ranges, Range{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])})
+	}
+	return d, nil
+}
+
+// DeviceState is the state of one device. Wire: id length u8, id, Version
+// be32, Index be32, Flags be32, data to the end of the body.
+type DeviceState struct {
+	ID      string
+	Version uint32
+	Index   uint32 // of this packet among the device's
+	Flags   uint32 // zero in version 1
+	Data    []byte // aliases what was decoded
+}
+
+// Append appends the whole message to b.
+func (d DeviceState) Append(b []byte) []byte {
+	b = AppendHeader(b, Header{TypeDeviceState, uint32(1 + len(d.ID) + 12 + len(d.Data))})
+	b = appendName(b, d.ID)
+	b = binary.BigEndian.AppendUint32(b, d.Version)
+	b = binary.BigEndian.AppendUint32(b, d.Index)
+	b = binary.BigEndian.AppendUint32(b, d.Flags)
+	return append(b, d.Data...)
+}
+
+// DecodeDeviceState decodes the body of a DEVICE_STATE.
+func DecodeDeviceState(b []byte) (DeviceState, error) {
+	id, b, ok := cutName(b)
+	if !ok || len(id) == 0 || len(b) < 12 {
+		return DeviceState{}, errorf("DEVICE_STATE", "the header runs past the end")
+	}
+	d := DeviceState{
+		ID:      string(id),
+		Version: binary.BigEndian.Uint32(b),
+		Index:   binary.BigEndian.Uint32(b[4:]),
+		Flags:   binary.BigEndian.Uint32(b[8:]),
+		Data:    b[12:],
+	}
+	if d.Flags != 0 {
+		return DeviceState{}, errorf("DEVICE_STATE", "device %q: this version (%d) knows no flags %#x", d.ID, Version, d.Flags)
+	}
+	return d, nil
+}
+
+// Castagnoli is the polynomial of every checksum in the stream.
+var Castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Checksums is CHECKSUMS: the CRC-32C of a run of target pages as they were
+// when the source paused. Wire: Block be16, First be64, sums be32 each.
+type Checksums struct {
+	Block uint16
+	First uint64
+	Sums  []uint32 // one a page; at most MaxChecksums
+}
+
+// Append appends the whole message to b.
+func (c Checksums) Append(b []byte) []byte {
+	b = AppendHeader(b, Header{TypeChecksums, uint32(10 + 4*len(c.Sums))})
+	b = binary.BigEndian.AppendUint16(b, c.Block)
+	b = binary.BigEndian.AppendUint64(b, c.First)
+	for _, s := range c.Sums {
+		b = binary.BigEndian.AppendUint32(b, s)
+	}
+	return b
+}
+
+// DecodeChecksums decodes the body of a CHECKSUMS.
+func DecodeChecksums(b []byte) (Checksums, error) {
+	if len(b) < 14 || (len(b)-10)%4 != 0 {
+		return Checksums{}, errorf("CHECKSUMS", "body of %d bytes", len(b))
+	}
+	c := Checksums{Block: binary.BigEndian.Uint16(b), First: binary.BigEndian.Uint64(b[2:])}
+	c.Sums = make([]uint32, 0, (len(b)-10)/4)
+	for b = b[10:]; len(b) > 0; b = b[4:] {
+		c.Sums = append(c.Sums, binary.BigEndian.Uint32(b))
+	}
+	return c, nil
+}
+
+// Complete is COMPLETE: every page has been sent, on whatever channel. Wire:
+// three be64.
+type Complete struct {
+	DataPages uint64 // target pages sent as data
+	ZeroPages uint64 // target pages sent as zeros
+	Checksums uint64 // target pages whose checksum was sent
+}
+
+// Append appends the whole message to b.
+func (c Complete) Append(b []byte) []byte {
+	b = AppendHeader(b, Header{TypeComplete, 24})
+	b = binary.BigEndian.AppendUint64(b, c.DataPages)
+	b = binary.BigEndian.AppendUint64(b, c.ZeroPages)
+	return binary.BigEndian.AppendUint64(b, c.Checksums)
+}
+
+// DecodeComplete decodes the body of a COMPLETE.
+func DecodeComplete(b []byte) (Complete, error) {
+	if len(b) != 24 {
+		return Complete{}, errorf("COMPLETE", "body of %d bytes, not 24", len(b))
+	}
+	return Complete{
+		DataPages: binary.BigEndian.Uint64(b),
+		ZeroPages: binary.BigEndian.Uint64(b[8:]),
+		Checksums: binary.BigEndian.Uint64(b[16:]),
+	}, nil
+}
+
+// appendName appends a name of at most maxName bytes with its length before it.
+func appendName(b []byte, name string) []byte {
+	name = name[:min(len(name), maxName)]
+	b = append(b, byte(len(name)))
+	return append(b, name...)
+}
+
+// cutName takes a name with its length before it off the front of b.
+func cutName(b []byte) (name, rest []byte, ok bool) {
+	if len(b) == 0 || len(b) < 1+int(b[0]) {
+		return nil, nil, false
+	}
+	n := 1 + int(b[0])
+	return b[1:n], b[n:], true
+}

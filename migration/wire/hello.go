@@ -1,0 +1,126 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+var magic = [8]byte{'m', 'i', 'c', 'r', 'o', 'v', 'm', '\n'}
+
+// Role says what a channel is for.
+type Role uint8
+
+const (
+	RoleMain   Role = 1 // control, bulk RAM, and the return path
+	RoleUrgent Role = 2 // only pages that somebody waits for
+)
+
+func (r Role) String() string {
+	switch r {
+	case RoleMain:
+		return "main"
+	case RoleUrgent:
+		return "urgent"
+	}
+	return fmt.Sprintf("role %d", uint8(r))
+}
+
+// ID names a migration: the same on all of its channels, random, so that a
+// channel cannot end up in somebody else's migration.
+type ID [16]byte
+
+func (id ID) String() string { return fmt.Sprintf("%x", id[:]) }
+
+// Hello opens a channel. Wire: magic, MinVersion be16, MaxVersion be16, ID,
+// Role u8, Index u8, two zero bytes.
+type Hello struct {
+	MinVersion, MaxVersion uint16 // of the stream, inclusive
+	ID                     ID
+	Role                   Role
+	Index                  uint8 // among the channels of this role
+}
+
+const helloSize = 8 + 2 + 2 + 16 + 1 + 1 + 2
+
+// Append appends the hello to b.
+func (h Hello) Append(b []byte) []byte {
+	b = append(b, magic[:]...)
+	b = binary.BigEndian.AppendUint16(b, h.MinVersion)
+	b = binary.BigEndian.AppendUint16(b, h.MaxVersion)
+	b = append(b, h.ID[:]...)
+	return append(b, byte(h.Role), h.Index, 0, 0)
+}
+
+// ReadHello reads and checks a hello. It reads a fixed number of bytes, so a
+// stranger can neither make it wait for more nor allocate.
+func ReadHello(r io.Reader) (Hello, error) {
+	var b [helloSize]byte
+	if _, err := io.ReadFull(r, b[:8]); err != nil {
+		return Hello{}, fmt.Errorf("hello: %w", noEOF(err))
+	}
+	if !bytes.Equal(b[:8], magic[:]) {
+		return Hello{}, errorf("hello", "opens with %q; a microvm migration opens with %q", b[:8], magic[:])
+	}
+	if _, err := io.ReadFull(r, b[8:]); err != nil {
+		return Hello{}, fmt.Errorf("hello: %w", noEOF(err))
+	}
+	h := Hello{
+		MinVersion: binary.BigEndian.Uint16(b[8:]),
+		MaxVersion: binary.BigEndian.Uint16(b[10:]),
+		ID:         ID(b[12:28]),
+		Role:       Role(b[28]),
+		Index:      b[29],
+	}
+	if h.MinVersion > h.MaxVersion {
+		return Hello{}, errorf("hello", "versions %d to %d: the first is above the last", h.MinVersion, h.MaxVersion)
+	}
+	if b[30] != 0 || b[31] != 0 {
+		return Hello{}, errorf("hello", "reserved bytes are %#x, not zero", b[30:])
+	}
+	return h, nil
+}
+
+// Welcome answers a hello. Wire: magic, Version be16, text length be16, text.
+type Welcome struct {
+	Version uint16 // the version chosen; 0 when the channel is refused
+	Refusal string // why, when Version is 0; at most MaxText bytes
+}
+
+// MaxText bounds every text that one side sends for a person on the other.
+const MaxText = 1024
+
+// Append appends the answer to b.
+func (w Welcome) Append(b []byte) []byte {
+	b = append(b, magic[:]...)
+	b = binary.BigEndian.AppendUint16(b, w.Version)
+	text := clip(w.Refusal)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(text)))
+	return append(b, text...)
+}
+
+// ReadWelcome reads and checks the answer to a hello.
+func ReadWelcome(r io.Reader) (Welcome, error) {
+	var b [12]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return Welcome{}, fmt.Errorf("answer to hello: %w", noEOF(err))
+	}
+	if !bytes.Equal(b[:8], magic[:]) {
+		return Welcome{}, errorf("answer to hello", "opens with %q: the peer is no microvm", b[:8])
+	}
+	n := binary.BigEndian.Uint16(b[10:])
+	if n > MaxText {
+		return Welcome{}, errorf("answer to hello", "text of %d bytes announced, at most %d allowed", n, MaxText)
+	}
+	text := make([]byte, n)
+	if _, err := io.ReadFull(r, text); err != nil {
+		return Welcome{}, fmt.Errorf("answer to hello: %w", noEOF(err))
+	}
+	return Welcome{Version: binary.BigEndian.Uint16(b[8:]), Refusal: string(text)}, nil
+}
+
+// clip bounds a text to MaxText bytes.
+func clip(s string) string {
+	return s[:min(len(s), MaxText)]
+}
