@@ -1,0 +1,134 @@
+package memslot
+
+import "sync/atomic"
+
+// table is one state of the slot array. After it has been published only last
+// changes.
+type table struct {
+	// slots[:used] is sorted from the highest frame to the lowest. There is
+	// no sentinel.
+	slots []Slot
+	used  int
+	// bases[i] is slots[i].BaseGFN: the search walks it instead of slots,
+	// eight entries to a cache line.
+	bases []uint64
+	// index gives the position of each slot id, or -1.
+	index []int16
+
+	// last is where the search found something last. Every reader writes
+	// it, so it has a cache line to itself.
+	_    [64]byte
+	last atomic.Int32
+	_    [60]byte
+}
+
+func newTable(max int) *table {
+	t := &table{index: make([]int16, max)}
+	for i := range t.index {
+		t.index[i] = -1
+	}
+	return t
+}
+
+// clone copies the table, with room for more new slots.
+func (t *table) clone(more int) *table {
+	c := &table{
+		slots: make([]Slot, t.used+more),
+		used:  t.used,
+		index: append([]int16(nil), t.index...),
+	}
+	copy(c.slots, t.slots[:t.used])
+	c.last.Store(t.last.Load())
+	return c
+}
+
+// seal prepares a changed table for readers.
+func (t *table) seal() {
+	t.slots = t.slots[:t.used]
+	t.bases = make([]uint64, t.used)
+	for i := range t.slots {
+		t.bases[i] = t.slots[i].BaseGFN
+	}
+}
+
+// create puts s at the back and moves it forward.
+func (t *table) create(s Slot) {
+	t.used++
+	t.forward(t.used-1, s)
+}
+
+// move takes the slot at i to its new place. It goes backward as far as higher
+// frames follow, and forward as far as lower ones precede; one of the two is
+// nowhere.
+func (t *table) move(i int, s Slot) {
+	t.forward(t.backward(i, s), s)
+}
+
+// backward shifts the slots after i that belong before s, and returns where
+// the gap has come to.
+func (t *table) backward(i int, s Slot) int {
+	for ; i+1 < t.used && t.slots[i+1].BaseGFN > s.BaseGFN; i++ {
+		t.put(i, t.slots[i+1])
+	}
+	return i
+}
+
+// forward shifts the slots before i that belong after s, and puts s into the
+// gap.
+func (t *table) forward(i int, s Slot) {
+	for ; i > 0 && t.slots[i-1].BaseGFN < s.BaseGFN; i-- {
+		t.put(i, t.slots[i-1])
+	}
+	t.put(i, s)
+}
+
+// delete shifts down what follows i.
+func (t *table) delete(i int) {
+	t.index[t.slots[i].ID] = -1
+	for ; i+1 < t.used; i++ {
+		t.put(i, t.slots[i+1])
+	}
+	t.used--
+}
+
+func (t *table) put(i int, s Slot) {
+	t.slots[i] = s
+	t.index[s.ID] = int16(i)
+}
+
+// find returns the slot that has the frame, or nil.
+func (t *table) find(gfn uint64) *Slot {
+	if i := int(t.last.Load()); i < len(t.slots) && t.slots[i].contains(gfn) {
+		return &t.slots[i]
+	}
+	return t.search(gfn)
+}
+
+// search is the binary search, begun at the last hit: the frame isn't in that
+// slot, so it is wholly on one side of it.
+func (t *table) search(gfn uint64) *Slot {
+	bases := t.bases
+	lo, n := 0, len(bases)
+	if i := int(t.last.Load()); i < n {
+		if gfn < bases[i] {
+			lo, n = i+1, n-i-1
+		} else {
+			n = i
+		}
+	}
+	// The first base at or below gfn is in bases[lo:lo+n], or there is none.
+	// Both halves are of one size, so the compiler needs no branch that
+	// could be mispredicted.
+	for n > 1 {
+		half := n / 2
+		if bases[lo+half-1] > gfn {
+			lo += half
+		}
+		n -= half
+	}
+	if n == 0 || !t.slots[lo].contains(gfn) {
+		return nil
+	}
+	t.last.Store(int32(lo))
+	return &t.slots[lo]
+}
