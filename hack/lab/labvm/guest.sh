@@ -2,9 +2,9 @@
 # Process 1 of the guest that tests boot in the lab, on Debian's own kernel. What it does is chosen on the kernel's
 # command line:
 #   mv.job=shell      a shell on ttyS0 (the default)
-#   mv.job=checksum   copy and checksum 64 MiB in a loop, on every CPU at once; says "sum ok N up SECONDS" each round
+#   mv.job=checksum   copy and checksum 64 MiB in a loop, a part on each CPU; says "sum ok N up SECONDS" each round
 #   mv.job=poweroff   power off at once
-#   mv.fill=MIB       first fill that much memory with non-zero bytes (checksum verifies them at its end)
+#   mv.fill=MIB       first fill that much memory with random bytes (checksum verifies them at its end)
 #   mv.size=MIB       checksum: how much instead of 64
 #   mv.rounds=N       checksum: power off after N rounds (default: go on for ever)
 # What went wrong starts a line with SUM BAD, FILL BAD, UPTIME BAD or DMESG BAD.
@@ -15,6 +15,7 @@ mount -t devtmpfs dev /dev
 mkdir -p /data /tmp
 mount -t tmpfs -o size=95% data /data
 hostname guest
+cpus=$(grep -c ^processor /proc/cpuinfo)
 
 param() { # NAME DEFAULT
 	for word in $(cat /proc/cmdline); do
@@ -23,66 +24,75 @@ param() { # NAME DEFAULT
 	echo "$2"
 }
 uptime_now() { cut -d' ' -f1 /proc/uptime; }
-checksum_of() { md5sum < "$1"; }
 
-# Any of these in the kernel's log means that time or a CPU stood still for the guest.
-complaints='lockup|rcu.*(stall|starved)|clocksource.*(unstable|skew|wrong)|[Mm]arking (clocksource|TSC)|TSC.*unstable'
-complaints="$complaints|time.*went backwards|blocked for more than|BUG:|Oops|WARNING:|Call Trace|[Hh]ardware [Ee]rror"
-dmesg_check() {
-	dmesg | grep -E "$complaints" > /tmp/bad && sed 's/^/DMESG BAD /' /tmp/bad
-	[ ! -s /tmp/bad ]
+# on_each_cpu COMMAND ARG...: as many copies at once as there are CPUs, each with its number as last argument.
+on_each_cpu() {
+	n=0
+	while [ $n -lt "$cpus" ]; do "$@" $n & n=$((n + 1)); done
+	wait
+}
+# randomize NAME MIB PART: makes /data/NAME.PART, this CPU's part of so many MiB, and notes its sum.
+randomize() {
+	dd if=/dev/urandom of="/data/$1.$3" bs=64k count=$(($2 * 16 / cpus)) 2> /tmp/dd.$3 || cat /tmp/dd.$3
+	md5sum < "/data/$1.$3" > "/tmp/$1.want.$3"
+}
+# The copy is written anew each time, so that the load dirties pages as it reads them.
+copy_and_sum() { cat "/data/master.$1" > "/data/copy.$1" && md5sum < "/data/copy.$1" > "/tmp/master.got.$1"; }
+sum_again() { md5sum < "/data/$1.$2" > "/tmp/$1.got.$2"; }
+# compare NAME COMPLAINT: whether every part's sum is what it was at first.
+compare() {
+	n=0 good=0
+	while [ $n -lt "$cpus" ]; do
+		cmp -s "/tmp/$1.want.$n" "/tmp/$1.got.$n" ||
+			{ good=1; echo "$2 part $n: $(cat "/tmp/$1.got.$n"), want $(cat "/tmp/$1.want.$n")"; }
+		n=$((n + 1))
+	done
+	return $good
 }
 
-echo "GUEST READY cpus $(grep -c ^processor /proc/cpuinfo) up $(uptime_now)"
-
-fill=$(param mv.fill 0)
-if [ "$fill" -gt 0 ]; then
-	# One random mebibyte without zero bytes, repeated: no page is zero, and no page comes from a slow generator.
-	tr '\000' '\001' < /dev/urandom | head -c 1048576 > /tmp/seed
-	i=0
-	while [ $i -lt "$fill" ]; do cat /tmp/seed; i=$((i + 1)); done > /data/fill
-	fill_sum=$(checksum_of /data/fill)
-	echo "fill done $fill MiB"
-fi
+# Any of these in the kernel's log means that time or a CPU stood still for the guest. What was logged before the work
+# began is about the boot, and is not held against it.
+complaints='lockup|rcu.*(stall|starved)|clocksource.*(unstable|skew|wrong)|[Mm]arking (clocksource|TSC)|TSC.*unstable'
+complaints="$complaints|time.*went backwards|blocked for more than|BUG:|Oops|WARNING:|Call Trace|[Hh]ardware [Ee]rror"
+dmesg_complaints() { dmesg | grep -E "$complaints"; }
+dmesg_check() {
+	dmesg_complaints | grep -vxFf /tmp/dmesg.known > /tmp/dmesg.new || return 0
+	sed 's/^/DMESG BAD /' /tmp/dmesg.new
+	cat /tmp/dmesg.new >> /tmp/dmesg.known
+	dmesg_bad=1
+}
 
 checksum() {
-	size=$(param mv.size 64) rounds=$(param mv.rounds 0) cpus=$(grep -c ^processor /proc/cpuinfo)
-	cpu=0
-	while [ $cpu -lt "$cpus" ]; do
-		head -c $((size * 1048576 / cpus)) /dev/urandom > /data/master.$cpu
-		checksum_of /data/master.$cpu > /tmp/want.$cpu
-		cpu=$((cpu + 1))
-	done
+	rounds=$(param mv.rounds 0)
+	on_each_cpu randomize master "$(param mv.size 64)"
 	echo "checksum start"
 	round=0 last=$(uptime_now)
 	while [ "$rounds" -eq 0 ] || [ $round -lt "$rounds" ]; do
-		round=$((round + 1)) cpu=0 good=1
-		while [ $cpu -lt "$cpus" ]; do
-			# The copy is written anew each round, so the load dirties pages as fast as it reads them.
-			(cat /data/master.$cpu > /data/copy.$cpu; checksum_of /data/copy.$cpu > /tmp/got.$cpu) &
-			cpu=$((cpu + 1))
-		done
-		wait
-		cpu=0
-		while [ $cpu -lt "$cpus" ]; do
-			if ! cmp -s /tmp/want.$cpu /tmp/got.$cpu; then
-				good=0
-				echo "SUM BAD round $round part $cpu: $(cat /tmp/got.$cpu), want $(cat /tmp/want.$cpu)"
-			fi
-			cpu=$((cpu + 1))
-		done
+		round=$((round + 1))
+		on_each_cpu copy_and_sum
 		now=$(uptime_now)
 		awk "BEGIN { exit !($now < $last) }" && echo "UPTIME BAD $now after $last"
 		last=$now
-		[ $good = 1 ] && echo "sum ok $round up $now"
+		compare master "SUM BAD round $round" && echo "sum ok $round up $now"
 		dmesg_check
 	done
 	if [ "$fill" -gt 0 ]; then
-		[ "$(checksum_of /data/fill)" = "$fill_sum" ] && echo "fill ok" || echo "FILL BAD"
+		on_each_cpu sum_again fill
+		compare fill "FILL BAD" && echo "fill ok"
 	fi
-	dmesg_check && echo "dmesg ok"
+	[ -z "$dmesg_bad" ] && echo "dmesg ok"
 }
 
+dmesg_bad=
+# The first line is for grep, which takes an empty list of patterns from a file for no pattern at all.
+echo "nothing known" > /tmp/dmesg.known
+dmesg_complaints >> /tmp/dmesg.known
+echo "GUEST READY cpus $cpus up $(uptime_now)"
+fill=$(param mv.fill 0)
+if [ "$fill" -gt 0 ]; then
+	on_each_cpu randomize fill "$fill"
+	echo "fill done $fill MiB"
+fi
 case $(param mv.job shell) in
 checksum) checksum ;;
 poweroff) ;;

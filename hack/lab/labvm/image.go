@@ -74,8 +74,7 @@ func addBusybox(a *Archive, busybox string) error {
 		}
 	}
 	a.Symlink("sbin", "bin")
-	a.Symlink("usr/bin", "../bin")
-	a.Symlink("usr/sbin", "../bin")
+	a.Symlink("usr/bin/env", "../../bin/env") // what scripts start with
 	return nil
 }
 

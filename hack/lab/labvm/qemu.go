@@ -44,6 +44,5 @@ func addQEMU(a *Archive) error {
 			return err
 		}
 	}
-	// Its real path is under /usr/bin, which in the lab is a link to busybox's folder.
-	return a.Copy("/bin/"+QEMUBinary, path)
+	return a.Copy(path, path) // it looks for its firmware from where it lies
 }
