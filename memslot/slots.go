@@ -10,7 +10,7 @@ import (
 )
 
 // RegionSetter is KVM's side of a slot: KVM_SET_USER_MEMORY_REGION. *kvm.VM is
-// one.
+// one; its errors name the slot.
 type RegionSetter interface {
 	SetUserMemoryRegion(kvm.MemoryRegion) error
 }
@@ -66,7 +66,7 @@ func (s *Slots) create(r kvm.MemoryRegion, b *Block, offset uint64) error {
 	}
 	t = t.clone(1)
 	t.create(slot)
-	return s.commit(t, &slot, slot.region())
+	return s.commit("create", t, slot.region())
 }
 
 // Move puts a slot at another guest-physical address. Its size and its host
@@ -88,7 +88,7 @@ func (s *Slots) Move(id uint32, gpa uint64) error {
 	}
 	t = t.clone(0)
 	t.move(i, slot)
-	return s.commit(t, &slot, slot.region())
+	return s.commit("move", t, slot.region())
 }
 
 // SetFlags changes a slot's flags; kvm.MemReadonly is fixed at creation.
@@ -106,7 +106,7 @@ func (s *Slots) SetFlags(id, flags uint32) error {
 	slot.Flags = flags
 	t = t.clone(0)
 	t.put(i, slot)
-	return s.commit(t, &slot, slot.region())
+	return s.commit("change flags of", t, slot.region())
 }
 
 // Delete removes a slot.
@@ -123,7 +123,7 @@ func (s *Slots) Delete(id uint32) error {
 	// KVM deletes a slot that is set to no size.
 	region := slot.region()
 	region.Size = 0
-	return s.commit(t, &slot, region)
+	return s.commit("delete", t, region)
 }
 
 // Preconditions: s.mu is held.
@@ -151,9 +151,9 @@ func (t *table) checkOverlap(s *Slot) error {
 // commit tells KVM and, if it agrees, the readers.
 //
 // Preconditions: s.mu is held.
-func (s *Slots) commit(t *table, slot *Slot, r kvm.MemoryRegion) error {
+func (s *Slots) commit(verb string, t *table, r kvm.MemoryRegion) error {
 	if err := s.setter.SetUserMemoryRegion(r); err != nil {
-		return fmt.Errorf("%v: %w", slot, err)
+		return fmt.Errorf("%s %w", verb, err)
 	}
 	t.seal()
 	s.table.Store(t)
