@@ -1,0 +1,94 @@
+package migration
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"microvm/migration/wire"
+)
+
+const (
+	// helloTimeout bounds the wait for a peer's first bytes.
+	helloTimeout = 10 * time.Second
+	// bulkUnsent bounds what waits in the main channel's socket without
+	// having been sent, in bytes: enough to keep the link busy while the
+	// pusher gathers its next batch, little enough that a page that somebody
+	// waits for and that is in there already is soon out.
+	bulkUnsent = 256 << 10
+)
+
+// newID draws the id of a migration.
+func newID() wire.ID {
+	var id wire.ID
+	rand.Read(id[:]) // never fails: crypto/rand ends the program instead
+	return id
+}
+
+// dialChannel opens one channel to a and has it accepted.
+func dialChannel(ctx context.Context, a Address, h wire.Hello) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, a.Network, a.Target)
+	if err != nil {
+		return nil, fmt.Errorf("%s channel to %s: %w; is `microvm receive` running there?", h.Role, a, err)
+	}
+	// A cancelled context has to reach a read or write that waits.
+	defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })()
+	c.SetDeadline(time.Now().Add(helloTimeout))
+	if ctx.Err() != nil {
+		c.Close()
+		return nil, ctx.Err()
+	}
+	w, err := greet(c, h)
+	if err != nil {
+		c.Close()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, fmt.Errorf("%s channel to %s: %w", h.Role, a, err)
+	}
+	if w.Version == 0 {
+		c.Close()
+		return nil, &RefusedError{fmt.Sprintf("%s channel to %s: the destination refused it: %s", h.Role, a, w.Refusal)}
+	}
+	if w.Version < h.MinVersion || w.Version > h.MaxVersion {
+		c.Close()
+		return nil, &RefusedError{fmt.Sprintf("%s channel to %s: the destination chose version %d; this side speaks %d to %d", h.Role, a, w.Version, h.MinVersion, h.MaxVersion)}
+	}
+	c.SetDeadline(time.Time{})
+	tune(c, h.Role)
+	return c, nil
+}
+
+func greet(c net.Conn, h wire.Hello) (wire.Welcome, error) {
+	if _, err := c.Write(h.Append(nil)); err != nil {
+		return wire.Welcome{}, err
+	}
+	return wire.ReadWelcome(c)
+}
+
+// tune sets the socket up for its role. Each setting only makes things faster,
+// so one that the kernel refuses is left.
+func tune(c net.Conn, r wire.Role) {
+	if r != wire.RoleMain {
+		return // Go sets TCP_NODELAY, which is all that urgent needs
+	}
+	switch c := c.(type) {
+	case *net.TCPConn:
+		raw, err := c.SyscallConn()
+		if err != nil {
+			return
+		}
+		raw.Control(func(fd uintptr) {
+			// Unlike a small SO_SNDBUF this does not bound what is in
+			// flight, so that a long round trip costs no throughput.
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, bulkUnsent)
+		})
+	case *net.UnixConn:
+		c.SetWriteBuffer(bulkUnsent)
+	}
+}

@@ -1,0 +1,66 @@
+package migration
+
+import (
+	"context"
+
+	"microvm/memslot"
+)
+
+// Snapshotter is one piece of state that moves with a VM: a device, a vCPU,
+// KVM's own interrupt controllers. It is all that migration knows of devices.
+type Snapshotter interface {
+	// ID names the instance, unique within a VM and equal on both sides:
+	// "serial0", "cpu3", "kvm".
+	ID() string
+	// Version numbers the format that Save writes. A destination refuses,
+	// by ID and both numbers, a version newer than the one it has.
+	Version() uint32
+	// Save returns the state. The machine is paused when it is called.
+	Save() ([]byte, error)
+	// Load takes the state over. version is the one that Save's side had;
+	// state comes from a stranger and is checked like any other input.
+	Load(version uint32, state []byte) error
+}
+
+// Machine is a VM as both ends of a migration see it.
+type Machine interface {
+	// Blocks lists the RAM blocks, in the same order on both sides.
+	Blocks() []*memslot.Block
+	// Devices lists what is saved and loaded, in the order of loading.
+	Devices() []Snapshotter
+}
+
+// SourceMachine is the VM that is to leave.
+type SourceMachine interface {
+	Machine
+	// Config describes the machine well enough for the other side to build
+	// one like it; its form is the machine's own business (package vmm
+	// writes JSON).
+	Config() ([]byte, error)
+	// Pause stops every vCPU and every device. When it returns, neither
+	// guest memory nor device state changes until Resume.
+	Pause(ctx context.Context) error
+	// Resume undoes Pause: the migration failed, the VM stays here.
+	Resume() error
+}
+
+// DestinationMachine is the VM that is being built for the one that comes.
+type DestinationMachine interface {
+	Machine
+	// Run starts the vCPUs. It is called once, after every device's Load,
+	// when this side has become the owner.
+	Run() error
+	// Stop ends the vCPUs for good and waits for them to have left KVM_RUN.
+	// It is called before guest memory is torn down when the migration
+	// fails after Run.
+	Stop()
+	// VCPUThreads gives the kernel thread id of each vCPU, by vCPU index,
+	// so that time spent waiting for a page is put to the right one.
+	// Valid once Run has returned.
+	VCPUThreads() []int
+}
+
+// Builder makes the destination's machine from what Config wrote. An error
+// says exactly what this host cannot provide, and refuses the migration
+// before anything has moved.
+type Builder func(ctx context.Context, config []byte) (DestinationMachine, error)

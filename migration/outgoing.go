@@ -1,0 +1,170 @@
+package migration
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"sync/atomic"
+
+	"microvm/memslot"
+	"microvm/migration/wire"
+)
+
+// outgoing is the source's memory and what has become of each page of it. A
+// page belongs to whoever claims it first, the pusher or the answer to a
+// request, and is sent by nobody else.
+type outgoing struct {
+	blocks []outgoingBlock
+	byName map[string]int
+	total  uint64 // target pages of all blocks
+
+	claimed   atomic.Uint64 // target pages sent or about to be
+	dataPages atomic.Uint64
+	zeroPages atomic.Uint64
+	wire      atomic.Uint64 // bytes written to any channel
+	// hint is where somebody waited last: block in the upper 16 bits, host
+	// page below, plus one so that 0 means nowhere.
+	hint atomic.Uint64
+}
+
+type outgoingBlock struct {
+	name    string
+	mem     []byte // the whole block; the VM is paused when it is read
+	perHost uint64 // target pages in a host page
+	pages   uint64 // host pages
+	sent    *memslot.Bitmap
+}
+
+func newOutgoing(blocks []*memslot.Block) (*outgoing, error) {
+	o := &outgoing{byName: map[string]int{}}
+	for i, b := range blocks {
+		mem, err := b.View(0, b.Size())
+		if err != nil {
+			return nil, fmt.Errorf("RAM block %q: %w", b.Name(), err)
+		}
+		o.byName[b.Name()] = i
+		o.blocks = append(o.blocks, outgoingBlock{
+			name: b.Name(), mem: mem, perHost: b.PageSize() / wire.PageSize, pages: b.Pages(),
+			sent: memslot.NewBitmap(b.Pages()),
+		})
+		o.total += b.Size() / wire.PageSize
+	}
+	return o, nil
+}
+
+// claim takes a host page, and tells whether it was still free.
+func (o *outgoing) claim(block int, page uint64) bool {
+	if o.blocks[block].sent.TestAndSet(page) {
+		return false
+	}
+	o.claimed.Add(o.blocks[block].perHost)
+	return true
+}
+
+// page gives the contents of host page p of block b, nil if they are zero.
+func (b *outgoingBlock) page(p uint64) []byte {
+	size := b.perHost * wire.PageSize
+	mem := b.mem[p*size : (p+1)*size]
+	if isZero(mem) {
+		return nil
+	}
+	return mem
+}
+
+var zeroPage [wire.PageSize]byte
+
+// isZero tells whether every byte of whole target pages is zero. Most pages
+// that are not differ in their first bytes, and for those that are, comparing
+// with a page of zeros is what the runtime does fastest.
+func isZero(mem []byte) bool {
+	for ; len(mem) > 0; mem = mem[wire.PageSize:] {
+		if !bytes.Equal(mem[:wire.PageSize], zeroPage[:]) {
+			return false
+		}
+	}
+	return true
+}
+
+// batch gathers runs of pages that go out in one system call.
+type batch struct {
+	o       *outgoing
+	bufs    net.Buffers
+	headers []byte // backing of the RAM messages' headers; never grows
+	bytes   int    // of payload
+
+	open wire.RAM // run that may still grow; Count 0: none
+	mem  []byte   // its payload
+}
+
+// Bounds of a batch. What is in a batch is claimed but not sent: a request for
+// it has to wait for the whole of it.
+const (
+	batchBytes = 512 << 10
+	batchRuns  = 64
+)
+
+func newBatch(o *outgoing) *batch {
+	return &batch{
+		o:       o,
+		bufs:    make(net.Buffers, 0, 2*batchRuns),
+		headers: make([]byte, 0, batchRuns*wire.RAMHeaderSize),
+	}
+}
+
+func (b *batch) full() bool {
+	return b.bytes >= batchBytes || len(b.headers) >= (batchRuns-1)*wire.RAMHeaderSize
+}
+
+func (b *batch) empty() bool { return len(b.bufs) == 0 && b.open.Count == 0 }
+
+// add appends a host page that has been claimed.
+func (b *batch) add(block int, page uint64) {
+	ob := &b.o.blocks[block]
+	mem := ob.page(page)
+	kind := wire.KindData
+	if mem == nil {
+		kind = wire.KindZero
+		b.o.zeroPages.Add(ob.perHost)
+	} else {
+		b.o.dataPages.Add(ob.perHost)
+		b.bytes += len(mem)
+	}
+	first, count := page*ob.perHost, uint32(ob.perHost)
+	grows := b.open.Count > 0 && b.open.Block == uint16(block) && b.open.Kind == kind &&
+		b.open.First+uint64(b.open.Count) == first &&
+		(kind == wire.KindZero || b.open.Count+count <= wire.MaxRunPages)
+	if !grows {
+		b.seal()
+		b.open = wire.RAM{Block: uint16(block), Kind: kind, First: first}
+		b.mem = mem
+	}
+	b.open.Count += count
+	if kind == wire.KindData {
+		b.mem = b.mem[:b.open.Count*wire.PageSize] // pages follow one another in the block
+	}
+}
+
+// seal closes the run that could still grow.
+func (b *batch) seal() {
+	if b.open.Count == 0 {
+		return
+	}
+	from := len(b.headers)
+	b.headers = wire.AppendRAM(b.headers, b.open)
+	b.bufs = append(b.bufs, b.headers[from:])
+	if b.open.Kind == wire.KindData {
+		b.bufs = append(b.bufs, b.mem)
+	}
+	b.open, b.mem = wire.RAM{}, nil
+}
+
+// send writes everything to c and empties the batch.
+func (b *batch) send(c net.Conn) error {
+	b.seal()
+	bufs := b.bufs // WriteTo consumes what it is called on
+	n, err := bufs.WriteTo(c)
+	b.o.wire.Add(uint64(n))
+	clear(b.bufs)
+	b.bufs, b.headers, b.bytes = b.bufs[:0], b.headers[:0], 0
+	return err
+}

@@ -1,0 +1,276 @@
+package migration
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"microvm/memslot"
+	"microvm/migration/uffd"
+	"microvm/migration/wire"
+)
+
+// pageRequest names a host page that somebody waits for.
+type pageRequest struct {
+	block int
+	page  uint64
+}
+
+// pager makes guest memory appear at the destination: it hears of every touch
+// of a page that is not there, asks for the page once, and puts pages in place
+// as they come, whether asked for or not.
+//
+// The thread that reads the userfaultfd does nothing else. It sends a request
+// at once, does not wait for the answer to the one before, and never queues
+// behind bulk data, which travels the other way.
+type pager struct {
+	fd     *uffd.UFFD
+	blocks []*memslot.Block
+	asked  []*memslot.Bitmap // by block: host pages a request was made for
+	waits  *waits
+	// request sends requests to the source. While there is no connection it
+	// drops them: what is asked for and not there is asked again when there
+	// is one. It does not keep its argument.
+	request func([]pageRequest)
+	sums    *sums // nil unless verifying
+
+	left      atomic.Int64 // target pages not in place yet
+	requested atomic.Uint64
+	finish    func()        // closes done, once
+	done      chan struct{} // closed when the last page is in place
+	reader    sync.WaitGroup
+}
+
+// newPager arms userfaultfd on every block: from here on, no page of them is
+// there until it is placed. No vCPU has run and no device has been loaded.
+func newPager(blocks []*memslot.Block, s *sums, request func([]pageRequest)) (*pager, error) {
+	fd, err := uffd.Open()
+	if err != nil {
+		return nil, err
+	}
+	p := &pager{
+		fd: fd, blocks: blocks, waits: newWaits(), request: request, sums: s,
+		done: make(chan struct{}),
+	}
+	p.finish = sync.OnceFunc(func() { close(p.done) })
+	for i, b := range blocks {
+		if err := fd.Register(b.Addr(), b.Size()); err != nil {
+			fd.Close()
+			return nil, fmt.Errorf("RAM block %q [%#x, +%d bytes): %w", b.Name(), b.Addr(), b.Size(), err)
+		}
+		p.asked = append(p.asked, memslot.NewBitmap(b.Pages()))
+		p.left.Add(int64(b.Size() / wire.PageSize))
+		if err := b.Expect(func(page uint64) { p.fetch(i, page) }); err != nil {
+			fd.Close()
+			return nil, fmt.Errorf("RAM block %q: %w", b.Name(), err)
+		}
+	}
+	return p, nil
+}
+
+// start starts the thread that reads the userfaultfd. failed is called if it
+// has to end before stop.
+func (p *pager) start(failed func(error)) {
+	p.reader.Go(func() {
+		if err := p.readFaults(); err != nil {
+			failed(err)
+		}
+	})
+}
+
+// stop ends the reader. It is called when every page is in place, or when the
+// vCPUs are stopped for good: a page touched after it is never fetched.
+func (p *pager) stop() {
+	p.fd.Interrupt()
+	p.reader.Wait()
+}
+
+// readFaults is the fault thread. It keeps an OS thread to itself so that the
+// kernel wakes the one that will do the work, and it does not allocate.
+func (p *pager) readFaults() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var (
+		events   [64]uffd.Event
+		requests [len(events)]pageRequest
+	)
+	for {
+		if err := p.fd.Wait(); err != nil {
+			if errors.Is(err, uffd.ErrInterrupted) {
+				return nil
+			}
+			return fmt.Errorf("wait for page faults: %w", err)
+		}
+		n, err := p.fd.Read(events[:])
+		if err == unix.EAGAIN {
+			continue // whoever faulted was woken, or killed, in the meantime
+		}
+		if err != nil {
+			return fmt.Errorf("read page faults: %w", err)
+		}
+		now := time.Now()
+		out := requests[:0]
+		for _, ev := range events[:n] {
+			block, page, ok := p.find(ev.Addr)
+			if !ok {
+				return fmt.Errorf("page fault at %#x, which is in no RAM block", ev.Addr)
+			}
+			if p.expect(block, page, ev.TID, now) {
+				out = append(out, pageRequest{block, page})
+			}
+		}
+		if len(out) > 0 {
+			p.request(out)
+		}
+	}
+}
+
+// find translates a host address into a block and a host page in it.
+func (p *pager) find(addr uint64) (block int, page uint64, ok bool) {
+	for i, b := range p.blocks {
+		if off := addr - uint64(b.Addr()); addr >= uint64(b.Addr()) && off < b.Size() {
+			return i, off / b.PageSize(), true
+		}
+	}
+	return 0, 0, false
+}
+
+// expect notes that thread tid (0: a device) waits for a page, and tells
+// whether it has yet to be asked for.
+func (p *pager) expect(block int, page uint64, tid int, now time.Time) bool {
+	b := p.blocks[block]
+	p.waits.add(block, page, tid, now)
+	// Whoever places the page sets it present first and looks for waits
+	// after that. So either it sees ours, or we see the page here.
+	if b.Present(page) {
+		p.waits.placed(block, page, 1, time.Now())
+		p.wake(b, page)
+		return false
+	}
+	if p.asked[block].TestAndSet(page) {
+		return false
+	}
+	p.requested.Add(1)
+	return true
+}
+
+// fetch is asked by the accessors of guest memory for a page that a device
+// waits for. It must not allocate per page either: devices are many.
+func (p *pager) fetch(block int, page uint64) {
+	if p.expect(block, page, 0, time.Now()) {
+		one := [1]pageRequest{{block, page}}
+		p.request(one[:])
+	}
+}
+
+// wake wakes threads whose fault was raised while the page was being placed.
+func (p *pager) wake(b *memslot.Block, page uint64) {
+	// The only errors are of a process that is ending.
+	_ = p.fd.Wake(b.Addr()+uintptr(page*b.PageSize()), b.PageSize())
+}
+
+// place puts a run of target pages in place; data nil stands for zeros. It is
+// called by the readers of all channels at once. first and count come from the
+// wire and are checked here.
+func (p *pager) place(block int, first, count uint64, data []byte) error {
+	if block >= len(p.blocks) {
+		return protocolError("RAM", "block %d of %d", block, len(p.blocks))
+	}
+	b := p.blocks[block]
+	total := b.Size() / wire.PageSize
+	if first >= total || count > total-first {
+		return protocolError("RAM", "RAM block %q: pages [%d, +%d) of %d", b.Name(), first, count, total)
+	}
+	perHost := b.PageSize() / wire.PageSize
+	if first%perHost != 0 || count%perHost != 0 {
+		return protocolError("RAM", "RAM block %q: pages [%d, +%d) are not whole host pages of %d bytes", b.Name(), first, count, b.PageSize())
+	}
+	p.sums.placed(block, first, count, data)
+	return p.install(block, first*wire.PageSize, count*wire.PageSize, data)
+}
+
+// install moves length bytes from off on into the block, in as few calls of
+// the kernel as it lets us.
+func (p *pager) install(block int, off, length uint64, data []byte) error {
+	b := p.blocks[block]
+	for length > 0 {
+		var n uint64
+		var err error
+		dst := b.Addr() + uintptr(off)
+		if data != nil {
+			n, err = p.fd.Copy(dst, data[:length], true)
+		} else {
+			n, err = p.fd.ZeroPage(dst, length)
+		}
+		if n > 0 {
+			p.arrived(block, off, n)
+			p.left.Add(-int64(n / wire.PageSize))
+		}
+		switch err {
+		case nil, unix.EAGAIN:
+			// EAGAIN: the address space was changing under the call (a
+			// fork, an mmap elsewhere). What is left is tried again.
+		case unix.EEXIST:
+			// The page was placed before: sent twice, around a broken
+			// connection. What is there may be newer; it stays.
+			p.arrived(block, off+n, b.PageSize())
+			n += b.PageSize()
+		default:
+			return fmt.Errorf("RAM block %q: place %d bytes at offset %#x: %w", b.Name(), length, off, err)
+		}
+		off, length = off+n, length-n
+		if data != nil {
+			data = data[n:]
+		}
+	}
+	if p.left.Load() == 0 {
+		p.finish()
+	}
+	return nil
+}
+
+// arrived makes pages known that are in place, to whoever waits for them.
+func (p *pager) arrived(block int, off, length uint64) {
+	b := p.blocks[block]
+	first, n := off/b.PageSize(), length/b.PageSize()
+	b.MarkPresent(first, n)
+	p.waits.placed(block, first, n, time.Now())
+}
+
+// missing lists the pages that somebody waits for.
+func (p *pager) missing() []pageRequest {
+	var out []pageRequest
+	p.waits.pending(func(block int, page uint64) { out = append(out, pageRequest{block, page}) })
+	return out
+}
+
+// release gives memory back to the kernel's ordinary care. Every page is in
+// place.
+func (p *pager) release() error {
+	p.stop()
+	for _, b := range p.blocks {
+		if err := b.Complete(); err != nil {
+			return err
+		}
+		if err := p.fd.Unregister(b.Addr(), b.Size()); err != nil {
+			return fmt.Errorf("RAM block %q: %w", b.Name(), err)
+		}
+	}
+	return p.fd.Close()
+}
+
+// abort ends the pager with pages missing: whoever waits for one in this
+// program gets err. The vCPUs are stopped already, so that no page that is
+// missing can ever read as zeros to the guest.
+func (p *pager) abort(err error) {
+	for _, b := range p.blocks {
+		b.Fail(err)
+	}
+	p.stop()
+	_ = p.fd.Close()
+}

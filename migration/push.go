@@ -1,0 +1,111 @@
+package migration
+
+import (
+	"microvm/migration/wire"
+)
+
+// pusher sends every page that nobody has asked for, so that the migration
+// ends. It goes on from where somebody waited last, because what is touched
+// next is often near; otherwise it follows the addresses.
+type pusher struct {
+	o     *outgoing
+	l     *link
+	batch *batch
+	block int
+	page  uint64
+	seen  uint64 // the hint that block and page come from
+}
+
+func newPusher(o *outgoing, l *link) *pusher {
+	return &pusher{o: o, l: l, batch: newBatch(o)}
+}
+
+// run pushes until every page is sent or claimed by an answer.
+func (p *pusher) run() error {
+	for {
+		p.follow()
+		for !p.batch.full() && p.next() {
+			if p.o.claim(p.block, p.page) {
+				p.batch.add(p.block, p.page)
+			}
+		}
+		if p.batch.empty() {
+			return nil
+		}
+		if err := p.batch.send(p.l.main); err != nil {
+			return err
+		}
+	}
+}
+
+// follow moves to where somebody waited last, if that is news.
+func (p *pusher) follow() {
+	hint := p.o.hint.Load()
+	if hint == p.seen {
+		return
+	}
+	p.seen = hint
+	p.block, p.page = int((hint-1)>>48), (hint-1)&(1<<48-1)
+}
+
+// next moves to a page that is not claimed: the first from here on, then the
+// first of the blocks that follow, around to where it began. It reports false
+// if there is none.
+func (p *pusher) next() bool {
+	for range len(p.o.blocks) + 1 {
+		if page, ok := p.o.blocks[p.block].sent.NextClear(p.page); ok {
+			p.page = page
+			return true
+		}
+		p.block, p.page = (p.block+1)%len(p.o.blocks), 0
+	}
+	return false
+}
+
+// answerer answers requests for pages.
+type answerer struct {
+	o     *outgoing
+	l     *link
+	batch *batch
+	block int // of the request before; -1 before the first
+}
+
+func newAnswerer(o *outgoing, l *link) *answerer {
+	return &answerer{o: o, l: l, batch: newBatch(o), block: -1}
+}
+
+// pages sends what req asks for and was not sent before, on the urgent channel.
+func (a *answerer) pages(req wire.ReqPages) error {
+	if req.Block != nil {
+		block, ok := a.o.byName[string(req.Block)]
+		if !ok {
+			return protocolError("REQ_PAGES", "RAM block %q: there is none of that name", req.Block)
+		}
+		a.block = block
+	}
+	if a.block < 0 {
+		return protocolError("REQ_PAGES", "the first request names no RAM block")
+	}
+	b := &a.o.blocks[a.block]
+	size := uint64(len(b.mem))
+	if req.Start >= size || req.Len > size-req.Start {
+		return protocolError("REQ_PAGES", "RAM block %q: [%#x, +%#x) of %#x bytes", b.name, req.Start, req.Len, size)
+	}
+	host := b.perHost * wire.PageSize
+	first, end := req.Start/host, (req.Start+req.Len+host-1)/host
+
+	a.l.urgentMu.Lock()
+	defer a.l.urgentMu.Unlock()
+	for page := first; page < end; page++ {
+		if a.o.claim(a.block, page) {
+			a.batch.add(a.block, page)
+		}
+		if a.batch.full() || (page == end-1 && !a.batch.empty()) {
+			if err := a.batch.send(a.l.urgent); err != nil {
+				return err
+			}
+		}
+	}
+	a.o.hint.Store((uint64(a.block)<<48 | end%b.pages) + 1)
+	return nil
+}

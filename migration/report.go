@@ -1,0 +1,97 @@
+package migration
+
+// Result says how a migration ended.
+type Result string
+
+const (
+	ResultCompleted Result = "completed"
+	ResultFailed    Result = "failed"
+	ResultCancelled Result = "cancelled"
+	ResultPaused    Result = "paused"
+)
+
+// Owner says which side may run the guest.
+type Owner string
+
+const (
+	OwnerSource      Owner = "source"
+	OwnerDestination Owner = "destination"
+)
+
+// Report is the account of one migration. Every figure in it was measured;
+// durations are in nanoseconds. Its JSON form is part of the command line's
+// contract.
+type Report struct {
+	VM     string `json:"vm"`
+	ID     string `json:"id"`
+	Mode   string `json:"mode"`
+	Result Result `json:"result"`
+	Owner  Owner  `json:"owner"`
+	Error  string `json:"error"`
+
+	// DowntimeNS runs from the instant the source's vCPUs stop to the
+	// instant the destination's run, by the source's clock: until RUNNING
+	// arrives, less half a round trip. 0 if the destination never ran.
+	DowntimeNS int64    `json:"downtime_ns"`
+	Downtime   Downtime `json:"downtime"`
+	TotalNS    int64    `json:"total_ns"`
+	PrecopyNS  int64    `json:"precopy_ns"`
+	PostcopyNS int64    `json:"postcopy_ns"`
+
+	RAM    RAMReport   `json:"ram"`
+	Faults FaultReport `json:"faults"`
+
+	// BlocktimeNS is the time during which every vCPU waited for a page at
+	// once; the others are the time each waited, and the time in which some
+	// device waited.
+	BlocktimeNS       int64   `json:"blocktime_ns"`
+	VCPUBlocktimeNS   []int64 `json:"vcpu_blocktime_ns"`
+	DeviceBlocktimeNS int64   `json:"device_blocktime_ns"`
+
+	Channels   int   `json:"channels"`
+	Recoveries int   `json:"recoveries"`
+	Verified   *bool `json:"verified"` // nil: not asked for, or not known
+}
+
+// Downtime splits DowntimeNS into what it was spent on.
+type Downtime struct {
+	PauseNS    int64 `json:"pause_ns"`    // vCPUs and devices brought to rest
+	SaveNS     int64 `json:"save_ns"`     // device state read
+	TransferNS int64 `json:"transfer_ns"` // on the way: package, LOADED, POSTCOPY_RUN
+	LoadNS     int64 `json:"load_ns"`     // userfaultfd armed, device state loaded
+	ResumeNS   int64 `json:"resume_ns"`   // vCPUs started
+}
+
+// RAMReport counts guest memory, in target pages of 4096 bytes.
+type RAMReport struct {
+	BytesTotal     uint64 `json:"bytes_total"`
+	PagesTotal     uint64 `json:"pages_total"`
+	PagesZero      uint64 `json:"pages_zero"`      // all zeros, sent as a mark
+	PagesPrecopy   uint64 `json:"pages_precopy"`   // sent while the source ran
+	PagesPostcopy  uint64 `json:"pages_postcopy"`  // sent since, as data
+	PagesDiscarded uint64 `json:"pages_discarded"` // sent, then changed, then dropped
+	BytesWire      uint64 `json:"bytes_wire"`      // all that was written to the channels
+}
+
+// FaultReport describes the page faults that had to wait for the source, from
+// userfaultfd's event in hand to the page in place.
+type FaultReport struct {
+	Count     uint64   `json:"count"`     // waits for a page
+	Requested uint64   `json:"requested"` // pages that a request was sent for
+	P50NS     int64    `json:"p50_ns"`
+	P90NS     int64    `json:"p90_ns"`
+	P99NS     int64    `json:"p99_ns"`
+	MaxNS     int64    `json:"max_ns"`
+	Histogram []uint64 `json:"histogram_log2_us"` // [0] under 1 us, [i] from 2^(i-1) to under 2^i us
+}
+
+// stats is the body of STATS: what only the destination can know.
+type stats struct {
+	Faults            FaultReport `json:"faults"`
+	BlocktimeNS       int64       `json:"blocktime_ns"`
+	VCPUBlocktimeNS   []int64     `json:"vcpu_blocktime_ns"`
+	DeviceBlocktimeNS int64       `json:"device_blocktime_ns"`
+	PagesLeft         uint64      `json:"pages_left"`
+	Verified          *bool       `json:"verified"`
+	Problem           string      `json:"problem,omitempty"` // what --verify found
+}

@@ -1,0 +1,460 @@
+package migration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"microvm/memslot"
+	"microvm/migration/wire"
+)
+
+// Options of a migration.
+type Options struct {
+	VM      string        // its name, for the report and the destination
+	Verify  bool          // checksum every page, at the pause and as placed
+	Timeout time.Duration // for all that comes before POSTCOPY_RUN; 0: no limit
+	Log     *slog.Logger
+}
+
+// Source moves one VM away, once.
+type Source struct {
+	machine SourceMachine
+	dest    Address
+	opt     Options
+	id      wire.ID
+	began   time.Time
+
+	phase  atomic.Value // Phase
+	ram    *outgoing
+	remote atomic.Pointer[stats] // the last STATS
+	cancel context.CancelCauseFunc
+	// committed is set by whoever comes first: Cancel, or the write of
+	// POSTCOPY_RUN.
+	committed atomic.Int32
+}
+
+// What Source.committed says.
+const (
+	undecided int32 = iota
+	cancelled
+	runWritten
+)
+
+// NewSource prepares the migration of m to dest.
+func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
+	s := &Source{machine: m, dest: dest, opt: opt, id: newID(), began: time.Now()}
+	s.phase.Store(PhaseSetup)
+	ram, err := newOutgoing(m.Blocks())
+	if err != nil {
+		return nil, err
+	}
+	s.ram = ram
+	return s, nil
+}
+
+// ID names the migration, as the destination's log does.
+func (s *Source) ID() string { return s.id.String() }
+
+// Phase tells where the migration is.
+func (s *Source) Phase() Phase { return s.phase.Load().(Phase) }
+
+// Status describes the migration as it is now.
+func (s *Source) Status() Status {
+	st := Status{
+		Phase:      s.Phase(),
+		ElapsedNS:  int64(time.Since(s.began)),
+		PagesTotal: s.ram.total,
+		PagesLeft:  s.ram.total - s.ram.claimed.Load(),
+		BytesWire:  s.ram.wire.Load(),
+	}
+	if r := s.remote.Load(); r != nil {
+		st.Faults = r.Faults.Count
+		st.P99NS = r.Faults.P99NS
+	}
+	return st
+}
+
+// Cancel calls the migration off; Run then returns ErrCancelled and the VM
+// runs on here. After POSTCOPY_RUN it is refused: the guest is the
+// destination's.
+func (s *Source) Cancel() error {
+	if !s.committed.CompareAndSwap(undecided, cancelled) {
+		if s.committed.Load() == cancelled {
+			return nil
+		}
+		return errors.New("the guest runs at the destination already; the migration can only be completed")
+	}
+	if s.cancel != nil {
+		s.cancel(ErrCancelled)
+	}
+	return nil
+}
+
+// Run moves the VM. Whatever the error, the report tells what happened and who
+// owns the guest. Errors: *RefusedError (nothing has moved), ErrCancelled, and
+// any other with the guest running on here; *PausedError with the guest at the
+// destination and some of its pages here.
+func (s *Source) Run(ctx context.Context) (*Report, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.cancel = cancel
+	if s.committed.Load() == cancelled {
+		cancel(ErrCancelled)
+	}
+	if s.opt.Timeout > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, s.opt.Timeout, fmt.Errorf("not done within %v", s.opt.Timeout))
+		defer stop()
+	}
+	rep := &Report{
+		VM: s.opt.VM, ID: s.ID(), Mode: "postcopy", Owner: OwnerSource, Channels: 2,
+		RAM: RAMReport{PagesTotal: s.ram.total, BytesTotal: s.ram.total * wire.PageSize},
+	}
+	err := s.migrate(ctx, rep)
+	s.finish(rep, err)
+	return rep, err
+}
+
+// finish completes the report.
+func (s *Source) finish(rep *Report, err error) {
+	var paused *PausedError
+	phase := PhaseCompleted
+	switch {
+	case err == nil:
+		rep.Result, rep.Owner = ResultCompleted, OwnerDestination
+	case errors.As(err, &paused):
+		rep.Result, rep.Owner, phase = ResultPaused, OwnerDestination, PhasePostcopyPaused
+	case errors.Is(err, ErrCancelled):
+		rep.Result, phase = ResultCancelled, PhaseCancelled
+	default:
+		rep.Result, phase = ResultFailed, PhaseFailed
+	}
+	if err != nil {
+		rep.Error = err.Error()
+	}
+	rep.TotalNS = int64(time.Since(s.began))
+	rep.RAM.PagesZero = s.ram.zeroPages.Load()
+	rep.RAM.PagesPostcopy = s.ram.dataPages.Load()
+	rep.RAM.BytesWire = s.ram.wire.Load()
+	if r := s.remote.Load(); r != nil {
+		rep.Faults = r.Faults
+		rep.BlocktimeNS = r.BlocktimeNS
+		rep.VCPUBlocktimeNS = r.VCPUBlocktimeNS
+		rep.DeviceBlocktimeNS = r.DeviceBlocktimeNS
+		rep.Verified = r.Verified
+		if r.Problem != "" {
+			rep.Error = "verification failed: " + r.Problem
+		}
+	}
+	s.phase.Store(phase)
+}
+
+// migrate goes through the sequence of the package's diagram.
+func (s *Source) migrate(ctx context.Context, rep *Report) error {
+	l, err := s.connect(ctx)
+	if err != nil {
+		return cause(ctx, err)
+	}
+	defer l.close()
+	// Until POSTCOPY_RUN, ending the context ends the connections, and so
+	// whatever waits for them.
+	l.detach = context.AfterFunc(ctx, l.close)
+	defer l.detach()
+
+	if err := s.setup(ctx, l); err != nil {
+		return cause(ctx, err)
+	}
+	sums, running, err := s.handOver(ctx, l, rep)
+	if err != nil {
+		var paused *PausedError
+		if errors.As(err, &paused) {
+			return err
+		}
+		return cause(ctx, err)
+	}
+	began := time.Now()
+	s.phase.Store(PhasePostcopyActive)
+	s.opt.Log.Info("the guest runs at the destination", "downtime", time.Duration(rep.DowntimeNS), "time", running.Time)
+	err = s.push(l, sums)
+	rep.PostcopyNS = int64(time.Since(began))
+	if err != nil {
+		return &PausedError{err}
+	}
+	return nil
+}
+
+// cause prefers the reason for which ctx ended to the error that its ending
+// brought about.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// connect opens the channels and starts to read the return path.
+func (s *Source) connect(ctx context.Context) (*link, error) {
+	hello := wire.Hello{MinVersion: wire.Version, MaxVersion: wire.Version, ID: s.id, Role: wire.RoleMain}
+	main, err := dialChannel(ctx, s.dest, hello)
+	if err != nil {
+		return nil, err
+	}
+	hello.Role = wire.RoleUrgent
+	urgent, err := dialChannel(ctx, s.dest, hello)
+	if err != nil {
+		main.Close()
+		return nil, err
+	}
+	l := newLink(main, urgent)
+	go l.listen(s)
+	return l, nil
+}
+
+// setup has the destination built and checked, and measures the round trip.
+func (s *Source) setup(ctx context.Context, l *link) error {
+	config, err := s.config()
+	if err != nil {
+		return err
+	}
+	advise := wire.Advise{TargetPageSize: wire.PageSize}
+	for _, b := range s.machine.Blocks() {
+		advise.PageSizes = append(advise.PageSizes, b.PageSize())
+	}
+	if err := s.sendMain(l, wire.Message(wire.TypeOpenReturnPath, nil), wire.Message(wire.TypeConfig, config), advise.Append(nil)); err != nil {
+		return l.explain(err)
+	}
+	// The first PONG says that all of the above is as the destination wants
+	// it; the shortest of the later ones is the round trip.
+	const pings = 4
+	for seq := range uint32(pings) {
+		sent := time.Now()
+		if err := s.sendMain(l, wire.Ping(seq)); err != nil {
+			return l.explain(err)
+		}
+		if err := l.pong(ctx, seq); err != nil {
+			return err
+		}
+		if rtt := time.Since(sent); seq > 0 && (l.rtt == 0 || rtt < l.rtt) {
+			l.rtt = rtt
+		}
+	}
+	s.opt.Log.Debug("the destination is ready", "round_trip", l.rtt)
+	return nil
+}
+
+// config is the body of CONFIG.
+func (s *Source) config() ([]byte, error) {
+	machine, err := s.machine.Config()
+	if err != nil {
+		return nil, fmt.Errorf("describe the VM: %w", err)
+	}
+	c := wire.Config{VM: s.opt.VM, Verify: s.opt.Verify, Machine: machine}
+	for _, b := range s.machine.Blocks() {
+		c.Blocks = append(c.Blocks, wire.Block{Name: b.Name(), Size: b.Size(), PageSize: b.PageSize()})
+	}
+	for _, d := range s.machine.Devices() {
+		c.Devices = append(c.Devices, wire.Device{ID: d.ID(), Version: d.Version()})
+	}
+	body, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("CONFIG: %w", err)
+	}
+	if limit, _ := wire.TypeConfig.MaxBody(); len(body) > int(limit) {
+		return nil, fmt.Errorf("CONFIG: %d bytes, at most %d allowed", len(body), limit)
+	}
+	return body, nil
+}
+
+// handOver is the downtime: it pauses the guest here and has it run there. An
+// error that is not a *PausedError means that the guest runs here again.
+func (s *Source) handOver(ctx context.Context, l *link, rep *Report) (sums *checksummer, running wire.Running, err error) {
+	s.phase.Store(PhaseDevice)
+	stopping := time.Now()
+	if err := s.machine.Pause(ctx); err != nil {
+		return nil, running, fmt.Errorf("pause the VM: %w", err)
+	}
+	stopped := time.Now()
+	defer func() {
+		var paused *PausedError
+		if err == nil || errors.As(err, &paused) {
+			return
+		}
+		sums.stop()
+		if rerr := s.machine.Resume(); rerr != nil {
+			err = errors.Join(err, fmt.Errorf("resume the VM after the failed migration: %w", rerr))
+		}
+	}()
+	pack, err := s.pack()
+	if err != nil {
+		return nil, running, err
+	}
+	saved := time.Now()
+	l.serving.Store(true)
+	if err := s.sendMain(l, pack); err != nil {
+		return nil, running, l.explain(err)
+	}
+	loadNanos, err := l.awaitLoaded(ctx)
+	if err != nil {
+		return nil, running, err
+	}
+	if s.opt.Verify {
+		sums = startChecksums(s.machine.Blocks())
+	}
+	// From here on there is no way back by ourselves.
+	if !s.committed.CompareAndSwap(undecided, runWritten) {
+		return sums, running, ErrCancelled
+	}
+	if !l.detach() {
+		return sums, running, context.Cause(ctx)
+	}
+	run := wire.Message(wire.TypeRun, nil)
+	if n, err := l.main.Write(run); n < len(run) {
+		// The destination never gets the rest of it, so it never runs.
+		return sums, running, fmt.Errorf("POSTCOPY_RUN: %w", l.explain(err))
+	}
+	s.ram.wire.Add(uint64(len(run)))
+	running, err = l.awaitRunning()
+	if err != nil {
+		return sums, running, &PausedError{fmt.Errorf("no RUNNING after POSTCOPY_RUN: %w", err)}
+	}
+	end := time.Now()
+	down := Downtime{
+		PauseNS:  int64(stopped.Sub(stopping)),
+		SaveNS:   int64(saved.Sub(stopped)),
+		LoadNS:   int64(loadNanos),
+		ResumeNS: int64(running.ResumeNanos),
+	}
+	rep.DowntimeNS = int64(end.Sub(stopping) - l.rtt/2)
+	down.TransferNS = max(0, rep.DowntimeNS-down.PauseNS-down.SaveNS-down.LoadNS-down.ResumeNS)
+	rep.Downtime = down
+	rep.Owner = OwnerDestination
+	return sums, running, nil
+}
+
+// pack saves every device into one PACKAGED message.
+func (s *Source) pack() ([]byte, error) {
+	blob := wire.Message(wire.TypeListen, nil)
+	for _, d := range s.machine.Devices() {
+		data, err := d.Save()
+		if err != nil {
+			return nil, fmt.Errorf("device %q: save: %w", d.ID(), err)
+		}
+		state := wire.DeviceState{ID: d.ID(), Version: d.Version(), Data: data}
+		blob = state.Append(blob)
+	}
+	if limit, _ := wire.TypePackaged.MaxBody(); len(blob) > int(limit) {
+		return nil, fmt.Errorf("device state of %d bytes, at most %d allowed", len(blob), limit)
+	}
+	return wire.Message(wire.TypePackaged, blob), nil
+}
+
+// sendMain writes whole messages to the main channel. Only the goroutine that
+// runs the migration writes there.
+func (s *Source) sendMain(l *link, messages ...[]byte) error {
+	bufs := net.Buffers(messages)
+	n, err := bufs.WriteTo(l.main)
+	s.ram.wire.Add(uint64(n))
+	return err
+}
+
+// push sends what is left without being asked, then sees the migration out.
+func (s *Source) push(l *link, sums *checksummer) error {
+	p := newPusher(s.ram, l)
+	if err := p.run(); err != nil {
+		return l.explain(err)
+	}
+	count, err := sums.send(func(m []byte) error { return s.sendMain(l, m) })
+	if err != nil {
+		return l.explain(err)
+	}
+	done := wire.Complete{DataPages: s.ram.dataPages.Load(), ZeroPages: s.ram.zeroPages.Load(), Checksums: count}.Append(nil)
+	if err := l.sendUrgent(s.ram, done); err != nil {
+		return l.explain(err)
+	}
+	if err := s.sendMain(l, done); err != nil {
+		return l.explain(err)
+	}
+	return l.awaitShut()
+}
+
+// checksummer works out the CRC-32C of every page as the source's pause left
+// it. Nothing changes these pages any more, so it need not hold up the guest.
+type checksummer struct {
+	blocks []*memslot.Block
+	halt   chan struct{}
+	done   chan struct{}
+	sums   [][]uint32
+	err    error // after done
+}
+
+func startChecksums(blocks []*memslot.Block) *checksummer {
+	c := &checksummer{blocks: blocks, halt: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(c.done)
+		for _, b := range blocks {
+			sums := make([]uint32, 0, b.Size()/wire.PageSize)
+			for off := uint64(0); off < b.Size(); off += wire.PageSize {
+				select {
+				case <-c.halt:
+					return
+				default:
+				}
+				page, err := b.View(off, wire.PageSize)
+				if err != nil {
+					c.err = err
+					return
+				}
+				sums = append(sums, crc32.Checksum(page, wire.Castagnoli))
+			}
+			c.sums = append(c.sums, sums)
+		}
+	}()
+	return c
+}
+
+// stop gives up, and waits until guest memory is no longer read.
+func (c *checksummer) stop() {
+	if c == nil {
+		return
+	}
+	close(c.halt)
+	<-c.done
+}
+
+// send sends every checksum, and says how many there were.
+func (c *checksummer) send(send func([]byte) error) (count uint64, err error) {
+	if c == nil {
+		return 0, nil
+	}
+	<-c.done
+	if c.err != nil {
+		return 0, c.err
+	}
+	for b, sums := range c.sums {
+		for first := 0; first < len(sums); first += wire.MaxChecksums {
+			part := sums[first:min(first+wire.MaxChecksums, len(sums))]
+			m := wire.Checksums{Block: uint16(b), First: uint64(first), Sums: part}
+			if err := send(m.Append(nil)); err != nil {
+				return count, err
+			}
+			count += uint64(len(part))
+		}
+	}
+	return count, nil
+}
+
+// errShutEarly says that the destination closed in a way that is no success.
+func errShutEarly(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return fmt.Errorf("the destination closed the connection: %w", io.ErrUnexpectedEOF)
+	}
+	return err
+}

@@ -1,0 +1,32 @@
+package migration
+
+// Phase is where one side of a migration is.
+type Phase string
+
+// The source goes through setup, device, postcopy-active, then completed; the
+// destination through setup, advise, listening, loaded, running, completed.
+const (
+	PhaseSetup          Phase = "setup"
+	PhaseAdvise         Phase = "advise"
+	PhaseDevice         Phase = "device"
+	PhaseListening      Phase = "listening"
+	PhaseLoaded         Phase = "loaded"
+	PhasePostcopyActive Phase = "postcopy-active"
+	PhasePostcopyPaused Phase = "postcopy-paused"
+	PhaseRunning        Phase = "running"
+	PhasePaused         Phase = "paused"
+	PhaseCompleted      Phase = "completed"
+	PhaseFailed         Phase = "failed"
+	PhaseCancelled      Phase = "cancelled"
+)
+
+// Status is a migration at one instant, while it goes on.
+type Status struct {
+	Phase      Phase  `json:"phase"`
+	ElapsedNS  int64  `json:"elapsed_ns"`
+	PagesTotal uint64 `json:"pages_total"` // target pages
+	PagesLeft  uint64 `json:"pages_left"`  // not yet sent (source), not yet placed (destination)
+	BytesWire  uint64 `json:"bytes_wire"`  // sent (source), received (destination)
+	Faults     uint64 `json:"faults"`      // waits for a page so far
+	P99NS      int64  `json:"p99_ns"`      // of these waits
+}

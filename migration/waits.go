@@ -1,0 +1,169 @@
+package migration
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// noVCPU marks a wait by a thread that is no vCPU, or is not known to be one yet.
+const noVCPU = -1
+
+// wait is somebody who waits for a page.
+type wait struct {
+	block int
+	page  uint64 // host page
+	tid   int    // kernel thread; 0 for a device
+	vcpu  int    // or noVCPU
+	since time.Time
+}
+
+// waits keeps who waits for which page, and adds up for how long: the latency
+// of faults, the blocktime of each vCPU, and the time in which all of them
+// stood still.
+//
+// There are never more waits than threads that can wait, so a list searched
+// from end to end beats anything cleverer, and it is allocated once.
+type waits struct {
+	// waiting lets whoever places a page that nobody waits for pass without
+	// the lock.
+	waiting atomic.Int32
+	latency histogram
+
+	mu          sync.Mutex
+	list        []wait
+	vcpuOf      map[int]int // by thread id; nil until the vCPUs run
+	vcpu        []time.Duration
+	blocked     []bool    // by vCPU
+	nblocked    int       // how many of them
+	allSince    time.Time // when the last running vCPU came to wait
+	all         time.Duration
+	devices     int // waits of devices
+	deviceSince time.Time
+	device      time.Duration
+}
+
+// maxWaits is room for the waits of the largest VM's vCPUs and of as many
+// threads of the kernel and the devices.
+const maxWaits = 256
+
+func newWaits() *waits { return &waits{list: make([]wait, 0, maxWaits)} }
+
+// setVCPUs tells which thread is which vCPU. Waits from before are put right.
+func (w *waits) setVCPUs(tids []int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.vcpuOf = make(map[int]int, len(tids))
+	w.vcpu = make([]time.Duration, len(tids))
+	w.blocked = make([]bool, len(tids))
+	for i, tid := range tids {
+		w.vcpuOf[tid] = i
+	}
+	for i := range w.list {
+		w.attribute(&w.list[i])
+	}
+}
+
+// attribute finds out whether e is a vCPU's, and has it counted as blocked.
+// w.mu is held.
+func (w *waits) attribute(e *wait) {
+	if e.tid == 0 {
+		return
+	}
+	i, ok := w.vcpuOf[e.tid]
+	if !ok || w.blocked[i] {
+		return
+	}
+	e.vcpu = i
+	w.blocked[i] = true
+	w.nblocked++
+	if w.nblocked == len(w.blocked) {
+		w.allSince = e.since
+	}
+}
+
+// add notes that thread tid, or a device for 0, waits for a page since now.
+func (w *waits) add(block int, page uint64, tid int, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.list = append(w.list, wait{block: block, page: page, tid: tid, vcpu: noVCPU, since: now})
+	w.waiting.Add(1)
+	e := &w.list[len(w.list)-1]
+	if tid == 0 {
+		if w.devices == 0 {
+			w.deviceSince = now
+		}
+		w.devices++
+		return
+	}
+	w.attribute(e)
+}
+
+// placed ends the waits for host pages [first, first+n) of a block, and tells
+// whether there were any.
+func (w *waits) placed(block int, first, n uint64, now time.Time) bool {
+	if w.waiting.Load() == 0 {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	kept := w.list[:0]
+	for _, e := range w.list {
+		if e.block != block || e.page < first || e.page-first >= n {
+			kept = append(kept, e)
+			continue
+		}
+		w.end(e, now)
+	}
+	ended := len(w.list) - len(kept)
+	w.list = kept
+	w.waiting.Add(-int32(ended))
+	return ended > 0
+}
+
+// end accounts for a wait that is over. w.mu is held.
+func (w *waits) end(e wait, now time.Time) {
+	d := now.Sub(e.since)
+	w.latency.add(d)
+	switch {
+	case e.vcpu != noVCPU:
+		if w.nblocked == len(w.blocked) {
+			w.all += now.Sub(w.allSince)
+		}
+		w.nblocked--
+		w.blocked[e.vcpu] = false
+		w.vcpu[e.vcpu] += d
+	case e.tid == 0:
+		w.devices--
+		if w.devices == 0 {
+			w.device += now.Sub(w.deviceSince)
+		}
+	}
+}
+
+// pending calls f for each page that somebody waits for.
+func (w *waits) pending(f func(block int, page uint64)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.list {
+		f(e.block, e.page)
+	}
+}
+
+// report fills in what waits knows.
+func (w *waits) report(s *stats) {
+	s.Faults.Count = w.latency.count.Load()
+	s.Faults.P50NS = int64(w.latency.quantile(0.50))
+	s.Faults.P90NS = int64(w.latency.quantile(0.90))
+	s.Faults.P99NS = int64(w.latency.quantile(0.99))
+	s.Faults.MaxNS = w.latency.max.Load()
+	s.Faults.Histogram = w.latency.log2Micros()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s.BlocktimeNS = int64(w.all)
+	s.DeviceBlocktimeNS = int64(w.device)
+	s.VCPUBlocktimeNS = make([]int64, len(w.vcpu))
+	for i, d := range w.vcpu {
+		s.VCPUBlocktimeNS[i] = int64(d)
+	}
+}
