@@ -11,8 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -22,8 +20,7 @@ import (
 
 const usage = `usage:
   go run ./hack/lab build
-  go run ./hack/lab run [FLAG...] -- CMD [ARG...]
-`
+  go run ./hack/lab run [FLAG...] -- CMD [ARG...]`
 
 // Exit statuses of the lab itself. A command's own status is passed on as it is.
 const (
@@ -34,7 +31,7 @@ const (
 func main() {
 	args := os.Args[1:]
 	if len(args) == 0 {
-		fail(statusUsage, errors.New(usage))
+		fail(statusUsage, errors.New("lab: which command?\n"+usage))
 	}
 	switch args[0] {
 	case "build":
@@ -53,7 +50,7 @@ func fail(status int, err error) {
 
 func parse(flags *pflag.FlagSet, args []string) {
 	flags.SetInterspersed(false)
-	flags.Usage = func() { fmt.Fprint(os.Stderr, usage, flags.FlagUsages()) }
+	flags.Usage = func() { fmt.Fprintf(os.Stderr, "%s\n%s", usage, flags.FlagUsages()) }
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		os.Exit(0)
 	} else if err != nil {
@@ -61,20 +58,10 @@ func parse(flags *pflag.FlagSet, args []string) {
 	}
 }
 
-// cacheDir is the folder of the lab's pieces: .cache/lab beside go.mod.
-func cacheDir() (string, error) {
-	out, err := exec.Command("go", "env", "GOMOD").Output()
-	mod := strings.TrimSpace(string(out))
-	if err != nil || mod == "" || mod == os.DevNull {
-		return "", errors.New("lab: run it inside the project's folder: it keeps its pieces beside go.mod")
-	}
-	return filepath.Join(filepath.Dir(mod), ".cache", "lab"), nil
-}
-
 func build(args []string) {
 	flags := pflag.NewFlagSet("lab build", pflag.ContinueOnError)
 	parse(flags, args)
-	cache, err := cacheDir()
+	cache, err := labvm.CacheDir()
 	if err != nil {
 		fail(statusLab, err)
 	}

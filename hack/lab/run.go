@@ -53,7 +53,7 @@ func run(args []string) {
 
 // runInLab runs the command with this process's signals and terminal lent to it.
 func runInLab(o labvm.Options) (int, error) {
-	cache, err := cacheDir()
+	cache, err := labvm.CacheDir()
 	if err != nil {
 		return 0, err
 	}

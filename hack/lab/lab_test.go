@@ -1,0 +1,71 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"microvm/hack/lab/labtest"
+	"microvm/hack/lab/labvm"
+)
+
+// selftest is the one package whose tests are about the lab and not about the program.
+const selftest = "microvm/hack/lab/selftest"
+
+// Every test with the tag linuxguest, wherever it is, each package in a lab of its own.
+func TestLinuxGuestsInTheLab(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine in software emulation; run without -short")
+	}
+	pieces := labtest.Pieces(t)
+	packages, err := labtest.Discover("microvm/...")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packages {
+		t.Run(strings.TrimPrefix(p.Path, "microvm/"), func(t *testing.T) {
+			labtest.Run(t, pieces, p.Path, labtest.Options{
+				Tests:   p.Tests,
+				Program: p.Path != selftest,
+			})
+		})
+	}
+}
+
+func TestALabCommandsOutputAndStatusComeBack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine in software emulation; run without -short")
+	}
+	pieces := labtest.Pieces(t)
+	var stdout, stderr bytes.Buffer
+	status, err := pieces.Run(t.Context(), labvm.Options{
+		Command: []string{"sh", "-c", `cat; echo "$A" >&2; hostname; exit 7`},
+		Env:     []string{"A=to stderr, with 'quotes' and $signs"},
+		Stdin:   strings.NewReader("through stdin\n"),
+		Stdout:  &stdout, Stderr: &stderr,
+		Deadline: 2 * time.Minute,
+	})
+	if err != nil || status != 7 {
+		t.Fatalf("status %d, error %v; want 7", status, err)
+	}
+	if got, want := stdout.String(), "through stdin\nlab\n"; got != want {
+		t.Errorf("stdout %q, want %q", got, want)
+	}
+	if got, want := stderr.String(), "to stderr, with 'quotes' and $signs\n"; got != want {
+		t.Errorf("stderr %q, want %q", got, want)
+	}
+}
+
+func TestALabCommandThatHangsIsEndedAtItsDeadline(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine in software emulation; run without -short")
+	}
+	status, err := labtest.Pieces(t).Run(t.Context(), labvm.Options{
+		Command:  []string{"sleep", "1000000"},
+		Deadline: 3 * time.Second,
+	})
+	if err != nil || status != labvm.StatusDeadline {
+		t.Fatalf("status %d, error %v; want %d", status, err, labvm.StatusDeadline)
+	}
+}

@@ -1,0 +1,2 @@
+// Package selftest holds the tests that show the lab itself to be a KVM host.
+package selftest
