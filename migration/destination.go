@@ -109,8 +109,12 @@ func (d *Destination) receive(ctx context.Context, s *session) error {
 	defer context.AfterFunc(ctx, s.close)()
 
 	back := newReturnPath(s.main)
-	in := &inbound{d: d, s: s, back: back, ctx: ctx, broken: make(chan error, 4)}
+	in := &inbound{d: d, s: s, back: back, ctx: ctx, broken: make(chan error, 4), over: make(chan struct{})}
 	err := in.readMain()
+	if errors.Is(err, errGuestEnded) {
+		err = nil
+		in.sayShut()
+	}
 	in.end()
 	if ctx.Err() != nil {
 		err = ctx.Err()
@@ -147,11 +151,13 @@ type inbound struct {
 	ran  bool // POSTCOPY_RUN was acted on
 
 	workers sync.WaitGroup
-	broken  chan error // from workers; the first is what counts
+	broken  chan error    // from workers; the first is what counts
+	over    chan struct{} // closed when the session is
 }
 
 // end closes the connections and waits for all who used them.
 func (in *inbound) end() {
+	close(in.over)
 	in.s.close()
 	in.workers.Wait()
 }
@@ -512,8 +518,22 @@ func (in *inbound) run() error {
 	}); err != nil {
 		return err
 	}
-	in.workers.Go(func() { in.statistics() })
+	in.workers.Go(in.statistics)
+	in.workers.Go(in.watchGuest)
 	return nil
+}
+
+// errGuestEnded is how watchGuest ends the main reader.
+var errGuestEnded = errors.New("the guest has ended")
+
+// watchGuest ends the migration early if the guest ends: it needs no more
+// pages.
+func (in *inbound) watchGuest() {
+	select {
+	case <-in.d.machine.Done():
+		in.fail(errGuestEnded)
+	case <-in.over:
+	}
 }
 
 // statsEvery is how often the source hears how things are here.
@@ -531,7 +551,7 @@ func (in *inbound) statistics() {
 			}
 		case <-in.d.pager.Load().done:
 			return
-		case <-in.ctx.Done():
+		case <-in.over:
 			return
 		}
 	}
@@ -586,11 +606,19 @@ func (in *inbound) complete(c wire.Complete) error {
 			d.log.Error("verification failed", "error", err)
 		}
 	}
-	if err := in.sendStats(); err != nil {
-		d.log.Warn("the source does not know the final statistics", "error", err)
-	}
-	if err := in.back.send(func(b []byte) []byte { return wire.AppendShut(b, 0) }); err != nil {
-		d.log.Warn("the source does not know that every page is here", "error", err)
-	}
+	in.sayShut()
 	return nil
+}
+
+// sayShut tells the source that it is needed no more, with the final
+// statistics. The migration is over for this side whether the source hears it
+// or not.
+func (in *inbound) sayShut() {
+	err := in.sendStats()
+	if err == nil {
+		err = in.back.send(func(b []byte) []byte { return wire.AppendShut(b, 0) })
+	}
+	if err != nil {
+		in.d.log.Warn("the source does not know that it is needed no more", "error", err)
+	}
 }

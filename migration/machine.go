@@ -42,6 +42,13 @@ type SourceMachine interface {
 	Pause(ctx context.Context) error
 	// Resume undoes Pause: the migration failed, the VM stays here.
 	Resume() error
+	// HandOver gives the VM up, just before POSTCOPY_RUN is written: from
+	// then on nothing but TakeBack lets it run here. An error, such as that
+	// the VM has ended meanwhile, stops the migration in time.
+	HandOver() error
+	// TakeBack undoes HandOver: the destination never ran the VM and never
+	// will. The VM is paused again.
+	TakeBack() error
 }
 
 // DestinationMachine is the VM that is being built for the one that comes.
@@ -58,6 +65,9 @@ type DestinationMachine interface {
 	// so that time spent waiting for a page is put to the right one.
 	// Valid once Run has returned.
 	VCPUThreads() []int
+	// Done is closed when the guest has ended, here, after Run: it needs no
+	// more pages, and the source is told that all is well.
+	Done() <-chan struct{}
 }
 
 // Builder makes the destination's machine from what Config wrote. An error

@@ -26,6 +26,9 @@ type testMachine struct {
 	paused  atomic.Int32
 	resumed atomic.Int32
 	running atomic.Bool
+	// handedOver counts HandOver less TakeBack.
+	handedOver atomic.Int32
+	done       chan struct{} // closed by a test that has the guest end
 	onPause func()
 
 	guests  int // threads that read memory once the machine runs
@@ -67,7 +70,7 @@ type testConfig struct{ Sizes []uint64 }
 
 func newTestMachine(t *testing.T, sizes ...uint64) *testMachine {
 	t.Helper()
-	m := &testMachine{device: &testDevice{text: "state of the device", version: 1}}
+	m := &testMachine{device: &testDevice{text: "state of the device", version: 1}, done: make(chan struct{})}
 	for i, size := range sizes {
 		b, err := memslot.NewBlock(fmt.Sprintf("ram%d", i), size, memslot.BlockOptions{})
 		if err != nil {
@@ -105,6 +108,12 @@ func (m *testMachine) Pause(context.Context) error {
 }
 
 func (m *testMachine) Resume() error { m.resumed.Add(1); return nil }
+
+func (m *testMachine) HandOver() error { m.handedOver.Add(1); return nil }
+
+func (m *testMachine) TakeBack() error { m.handedOver.Add(-1); return nil }
+
+func (m *testMachine) Done() <-chan struct{} { return m.done }
 
 func (m *testMachine) Run() error {
 	m.running.Store(true)

@@ -315,10 +315,13 @@ func (s *Source) handOver(ctx context.Context, l *link, rep *Report) (sums *chec
 	if !l.detach() {
 		return sums, running, context.Cause(ctx)
 	}
+	if err := s.machine.HandOver(); err != nil {
+		return sums, running, err
+	}
 	run := wire.Message(wire.TypeRun, nil)
 	if n, err := l.main.Write(run); n < len(run) {
 		// The destination never gets the rest of it, so it never runs.
-		return sums, running, fmt.Errorf("POSTCOPY_RUN: %w", l.explain(err))
+		return sums, running, errors.Join(fmt.Errorf("POSTCOPY_RUN: %w", l.explain(err)), s.machine.TakeBack())
 	}
 	s.ram.wire.Add(uint64(len(run)))
 	running, err = l.awaitRunning()
