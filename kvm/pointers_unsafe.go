@@ -20,9 +20,10 @@ type clearDirtyLogArgs struct {
 
 // deviceAttr is struct kvm_device_attr.
 type deviceAttr struct {
-	flags, group uint32
-	attr         uint64
-	addr         unsafe.Pointer
+	_     uint32 // flags, none defined
+	group uint32
+	attr  uint64
+	addr  unsafe.Pointer
 }
 
 // The C layouts, held at compile time; TestHeader asks the header too.

@@ -11,30 +11,24 @@ import (
 // get reads a structure of a vCPU whole.
 func get[T any](v *VCPU, r request) (*T, error) {
 	t := new(T)
-	if _, err := vcpuIoctl(v, r, t); err != nil {
+	if err := call(v, r, t); err != nil {
 		return nil, err
 	}
 	return t, nil
-}
-
-// set writes a structure of a vCPU whole.
-func set[T any](v *VCPU, r request, t *T) error {
-	_, err := vcpuIoctl(v, r, t)
-	return err
 }
 
 // Regs reads the general-purpose registers, RIP and RFLAGS.
 func (v *VCPU) Regs() (*Regs, error) { return get[Regs](v, getRegs) }
 
 // SetRegs writes them. It drops an exception that was about to be delivered.
-func (v *VCPU) SetRegs(r *Regs) error { return set(v, setRegs, r) }
+func (v *VCPU) SetRegs(r *Regs) error { return call(v, setRegs, r) }
 
 // Sregs reads segments, descriptor tables, control registers, EFER and the
 // APIC base.
 func (v *VCPU) Sregs() (*Sregs, error) { return get[Sregs](v, getSregs) }
 
 // SetSregs writes them.
-func (v *VCPU) SetSregs(s *Sregs) error { return set(v, setSregs, s) }
+func (v *VCPU) SetSregs(s *Sregs) error { return call(v, setSregs, s) }
 
 // MPState reads the multiprocessing state. An INIT or SIPI that is pending is
 // taken by the vCPU first, which may change its registers.
@@ -47,12 +41,12 @@ func (v *VCPU) MPState() (MPState, error) {
 }
 
 // SetMPState writes it.
-func (v *VCPU) SetMPState(s MPState) error { return set(v, setMPState, &s) }
+func (v *VCPU) SetMPState(s MPState) error { return call(v, setMPState, &s) }
 
 // CPUID reads what the guest's CPUID instruction answers.
 func (v *VCPU) CPUID() ([]CPUIDEntry, error) {
 	c := &cpuid2{nent: maxCPUIDEntries}
-	if _, err := vcpuIoctl(v, getCPUID2, c); err != nil {
+	if err := call(v, getCPUID2, c); err != nil {
 		return nil, err
 	}
 	return c.entries[:c.nent:c.nent], nil
@@ -67,14 +61,14 @@ func (v *VCPU) SetCPUID(entries []CPUIDEntry) error {
 	}
 	c := &cpuid2{nent: uint32(len(entries))}
 	copy(c.entries[:], entries)
-	return set(v, setCPUID2, c)
+	return call(v, setCPUID2, c)
 }
 
 // Translate walks the vCPU's page tables: ok says whether gva is mapped, gpa
 // where. A page of the tables that is missing is waited for by the kernel.
 func (v *VCPU) Translate(gva uint64) (gpa uint64, ok bool, err error) {
 	t := gokvm.Translation{LinearAddress: gva}
-	if err := set(v, translate, &t); err != nil {
+	if err := call(v, translate, &t); err != nil {
 		return 0, false, err
 	}
 	return t.PhysicalAddress, t.Valid != 0, nil

@@ -46,7 +46,7 @@ var (
 	clearDirtyLog       = request{"KVM_CLEAR_DIRTY_LOG", gokvm.IIOWR(0xc0, unsafe.Sizeof(clearDirtyLogArgs{}))}
 
 	// On a vCPU.
-	run           = request{"KVM_RUN", gokvm.IIO(0x80)}
+	runVCPU       = request{"KVM_RUN", gokvm.IIO(0x80)}
 	getRegs       = request{"KVM_GET_REGS", gokvm.IIOR(0x81, unsafe.Sizeof(Regs{}))}
 	setRegs       = request{"KVM_SET_REGS", gokvm.IIOW(0x82, unsafe.Sizeof(Regs{}))}
 	getSregs      = request{"KVM_GET_SREGS", gokvm.IIOR(0x83, unsafe.Sizeof(Sregs{}))}

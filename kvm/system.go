@@ -21,22 +21,24 @@ type System struct {
 
 // Open opens /dev/kvm and checks that it is an API and a kernel that this
 // package can work with. Errors say what to do about it.
-func Open() (*System, error) {
-	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+func Open() (*System, error) { return openDevice(device) }
+
+func openDevice(path string) (*System, error) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return nil, fmt.Errorf("open %s: %w; load kvm_intel or kvm_amd (modprobe), and see that "+
-			"virtualization is on in the firmware, or nested virtualization in the hypervisor", device, err)
+			"virtualization is on in the firmware, or nested virtualization in the hypervisor", path, err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return nil, fmt.Errorf("open %s: %w; add yourself to the group that owns it (usually kvm), or run as root", device, err)
+		return nil, fmt.Errorf("open %s: %w; add yourself to the group that owns it (usually kvm), or run as root", path, err)
 	case err != nil:
-		return nil, fmt.Errorf("open %s: %w", device, err)
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 
 	s := &System{fd: fd}
 	if err := s.check(); err != nil {
 		s.Close()
-		return nil, fmt.Errorf("%s: %w", device, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return s, nil
 }

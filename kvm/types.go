@@ -50,8 +50,9 @@ type irqLevel struct {
 
 // irqfd is struct kvm_irqfd.
 type irqfd struct {
-	fd, gsi, flags, resampleFD uint32
-	_                          [16]byte
+	fd, gsi, flags uint32
+	_              uint32 // resamplefd
+	_              [16]byte
 }
 
 // pitConfig is struct kvm_pit_config.
@@ -72,15 +73,17 @@ type ioeventfd struct {
 
 // enableCapArgs is struct kvm_enable_cap.
 type enableCapArgs struct {
-	cap, flags uint32
-	args       [4]uint64
-	_          [64]byte
+	cap  uint32
+	_    uint32 // flags, none defined
+	args [4]uint64
+	_    [64]byte
 }
 
 // msiArgs is struct kvm_msi.
 type msiArgs struct {
-	addressLo, addressHi, data, flags, devid uint32
-	_                                        [12]byte
+	addressLo, addressHi, data uint32
+	_                          [2]uint32 // flags, devid: not on x86
+	_                          [12]byte
 }
 
 // maxCPUIDEntries is KVM's own limit, KVM_MAX_CPUID_ENTRIES (80 before 5.11).

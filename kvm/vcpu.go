@@ -56,7 +56,7 @@ func (v *VCPU) ID() int { return v.id }
 // An IO or MMIO exit is finished by the next call: answers to reads must be in
 // IO().Data or MMIO().Data by then. After EINTR nothing is left to finish.
 func (v *VCPU) Run() (ExitReason, error) {
-	_, err := gokvm.Ioctl(uintptr(v.fd), run.nr, 0)
+	_, err := gokvm.Ioctl(uintptr(v.fd), runVCPU.nr, 0)
 	reason := ExitReason(binary.LittleEndian.Uint32(v.run[offExitReason:]))
 	v.unfinished = err == nil && finishedByRun(reason)
 	return reason, err
@@ -78,7 +78,7 @@ func (v *VCPU) CompleteExit() (reason ExitReason, done bool, err error) {
 	case unix.EINTR, unix.EAGAIN: // EAGAIN: it waits for INIT, nothing is pending
 		return ExitIntr, true, nil
 	default:
-		return reason, false, v.errorf("complete the last exit: %s: %w", run.name, err)
+		return reason, false, v.errorf("complete the last exit: %s: %w", runVCPU.name, err)
 	}
 }
 
@@ -98,8 +98,14 @@ func (v *VCPU) errorf(format string, args ...any) error {
 	return fmt.Errorf("vCPU %d: %w", v.id, fmt.Errorf(format, args...))
 }
 
-// vcpuIoctl is ioctlPtr on a vCPU, with its id in the error.
-func vcpuIoctl[T any](v *VCPU, r request, arg *T) (int, error) {
+// call makes r on the vCPU with a pointer to read from or to write to.
+func call[T any](v *VCPU, r request, arg *T) error {
+	_, err := callCount(v, r, arg)
+	return err
+}
+
+// callCount is call for a request that returns a count.
+func callCount[T any](v *VCPU, r request, arg *T) (int, error) {
 	n, err := ioctlPtr(v.fd, r, arg)
 	if err != nil {
 		return 0, v.errorf("%w", err)
