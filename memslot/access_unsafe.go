@@ -14,7 +14,7 @@ func (b *Block) read(p []byte, off uint64) error {
 			return err
 		}
 	}
-	load(p, b.mapping.mem[off:])
+	b.mapping.load(p, off)
 	return nil
 }
 
@@ -27,7 +27,7 @@ func (b *Block) write(p []byte, off uint64) error {
 			return err
 		}
 	}
-	store(b.mapping.mem[off:], p)
+	b.mapping.store(off, p)
 	// After the data: whoever takes the bit before this finds it set again,
 	// whoever takes it after this finds the data.
 	if b.state.Load()&stateLogging != 0 && len(p) != 0 {
@@ -48,11 +48,19 @@ func (b *Block) await(off, n uint64) error {
 	return nil
 }
 
-// load copies len(dst) bytes out of guest memory. 2, 4 and 8 bytes are read by
-// one instruction, so that a virtqueue index which a vCPU is just writing is
-// never seen half old and half new; copy makes no such promise.
-func load(dst, src []byte) {
-	src = src[:len(dst)]
+// load copies len(dst) bytes out of guest memory at off.
+func (m *mapping) load(dst []byte, off uint64) { move(dst, m.mem[off:off+uint64(len(dst))]) }
+
+// store copies src into guest memory at off. The stores are plain ones: the
+// address is the guest's choice, and a locked store across a cache line traps
+// on hosts that detect split locks.
+func (m *mapping) store(off uint64, src []byte) { move(m.mem[off:off+uint64(len(src))], src) }
+
+// move copies between slices of one length. 2, 4 and 8 bytes go by one load
+// and one store, so that a virtqueue index which the other side is just
+// writing is never seen half old and half new; copy makes no such promise, and
+// moves 2 bytes one by one.
+func move(dst, src []byte) {
 	switch len(dst) {
 	case 2:
 		*(*uint16)(unsafe.Pointer(&dst[0])) = *(*uint16)(unsafe.Pointer(&src[0]))
@@ -63,11 +71,4 @@ func load(dst, src []byte) {
 	default:
 		copy(dst, src)
 	}
-}
-
-// store is load's counterpart. The stores are plain ones: the address is the
-// guest's choice, and a locked store across a cache line traps on hosts that
-// detect split locks.
-func store(dst, src []byte) {
-	load(dst, src)
 }

@@ -27,7 +27,7 @@ func BenchmarkFind(b *testing.B) {
 			}
 		})
 		r := rand.New(rand.NewPCG(n, 7))
-		frames := make([]uint64, 1<<12)
+		frames := make([]uint64, 1<<10)
 		for i := range frames {
 			frames[i] = r.Uint64N(n)<<9 + r.Uint64N(256)
 		}

@@ -1,6 +1,9 @@
 package memslot
 
-import "sync/atomic"
+import (
+	"math/bits"
+	"sync/atomic"
+)
 
 // table is one state of the slot array. After it has been published only last
 // changes.
@@ -96,7 +99,8 @@ func (t *table) put(i int, s Slot) {
 	t.index[s.ID] = int16(i)
 }
 
-// find returns the slot that has the frame, or nil.
+// find returns the slot that has the frame, or nil. The search starts at the
+// slot found last, and goes no further if that is the one.
 func (t *table) find(gfn uint64) *Slot {
 	if i := int(t.last.Load()); i < len(t.slots) && t.slots[i].contains(gfn) {
 		return &t.slots[i]
@@ -104,31 +108,22 @@ func (t *table) find(gfn uint64) *Slot {
 	return t.search(gfn)
 }
 
-// search is the binary search, begun at the last hit: the frame isn't in that
-// slot, so it is wholly on one side of it.
+// search is the binary search: for the first base at or below gfn.
 func (t *table) search(gfn uint64) *Slot {
 	bases := t.bases
-	lo, n := 0, len(bases)
-	if i := int(t.last.Load()); i < n {
-		if gfn < bases[i] {
-			lo, n = i+1, n-i-1
-		} else {
-			n = i
-		}
-	}
-	// The first base at or below gfn is in bases[lo:lo+n], or there is none.
-	// Both halves are of one size, so the compiler needs no branch that
-	// could be mispredicted.
+	first, n := 0, len(bases)
+	// Which half it is cannot be predicted, so the choice is arithmetic and
+	// not a branch: below is 1 if gfn lies below every base of the first
+	// half.
 	for n > 1 {
-		half := n / 2
-		if bases[lo+half-1] > gfn {
-			lo += half
-		}
+		half := n >> 1
+		_, below := bits.Sub64(gfn, bases[first+half-1], 0)
+		first += half & -int(below)
 		n -= half
 	}
-	if n == 0 || !t.slots[lo].contains(gfn) {
+	if n == 0 || !t.slots[first].contains(gfn) {
 		return nil
 	}
-	t.last.Store(int32(lo))
-	return &t.slots[lo]
+	t.last.Store(int32(first))
+	return &t.slots[first]
 }
