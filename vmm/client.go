@@ -1,0 +1,128 @@
+package vmm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+)
+
+// maxReply bounds what the client takes from an API that it does not trust
+// more than it has to.
+const maxReply = 1 << 20
+
+// A Client talks to the API of one running VM.
+type Client struct {
+	Instance Instance
+	http     *http.Client
+}
+
+// Dial finds the VM called name. ErrNoSuchVM if there is none, or if it does
+// not run any more.
+func Dial(name string) (*Client, error) {
+	i, err := FindInstance(name)
+	if err != nil {
+		return nil, err
+	}
+	if !i.Running {
+		return nil, fmt.Errorf("%s: %w: it does not run any more", name, ErrNoSuchVM)
+	}
+	return NewClient(i), nil
+}
+
+// NewClient makes a client for a VM that Instances or FindInstance found.
+func NewClient(i Instance) *Client {
+	socket := filepath.Join(i.Path, apiSocket)
+	return &Client{Instance: i, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+// Do makes one call: in, if not nil, is the request's body, out, if not nil,
+// takes the reply's. An error that the VM reported is an *APIError.
+func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.Instance.Name+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("VM %s: %w", c.Instance.Name, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return fmt.Errorf("VM %s: %s %s: %w", c.Instance.Name, method, path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		failed := &APIError{}
+		if json.Unmarshal(b, failed) != nil || failed.Message == "" {
+			return fmt.Errorf("VM %s: %s %s: %s", c.Instance.Name, method, path, resp.Status)
+		}
+		return failed
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("VM %s: %s %s: reply: %w", c.Instance.Name, method, path, err)
+	}
+	return nil
+}
+
+// Info describes the VM.
+func (c *Client) Info(ctx context.Context) (Info, error) {
+	var info Info
+	err := c.Do(ctx, http.MethodGet, "/v1/vm", nil, &info)
+	return info, err
+}
+
+// Pause stops the VM's vCPUs until Resume.
+func (c *Client) Pause(ctx context.Context) error {
+	return c.Do(ctx, http.MethodPut, "/v1/vm/pause", nil, nil)
+}
+
+// Resume lets a paused VM run on.
+func (c *Client) Resume(ctx context.Context) error {
+	return c.Do(ctx, http.MethodPut, "/v1/vm/resume", nil, nil)
+}
+
+// Stop ends the VM: see StopRequest.
+func (c *Client) Stop(ctx context.Context, force bool, timeout time.Duration) error {
+	return c.Do(ctx, http.MethodPut, "/v1/vm/stop", StopRequest{Force: force, Timeout: timeout}, nil)
+}
+
+// Wait returns when the VM has ended.
+func (c *Client) Wait(ctx context.Context) (ExitStatus, error) {
+	var exit ExitStatus
+	err := c.Do(ctx, http.MethodGet, "/v1/vm/wait", nil, &exit)
+	return exit, err
+}
+
+// Console connects to the VM's console: what is written is typed, what is
+// read is what the guest prints, beginning with the last of what it printed
+// before.
+func (c *Client) Console(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", filepath.Join(c.Instance.Path, consoleSocket))
+	if err != nil {
+		return nil, fmt.Errorf("VM %s: console: %w", c.Instance.Name, err)
+	}
+	return conn, nil
+}

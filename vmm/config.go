@@ -1,0 +1,127 @@
+package vmm
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"microvm/guest"
+	"microvm/kvm"
+)
+
+// MaxCPUs is the number of vCPUs that the guest's tables are made for. KVM's
+// own limit may be lower and is checked when the VM is built.
+const MaxCPUs = 32
+
+// hugePageSize is the page size that Hugepages asks for.
+const hugePageSize = 2 << 20
+
+// Where a VM's console goes.
+const (
+	ConsoleStdio  = "stdio"  // the process's own terminal, and console.sock
+	ConsoleSocket = "socket" // console.sock alone
+	ConsoleOff    = "off"    // nowhere
+)
+
+// Config is what a user chooses of a VM.
+type Config struct {
+	// Name is the VM's name, which its state directory has too.
+	Name string `json:"name"`
+	// Kernel is the path of a bzImage, an ELF64 vmlinux or a PVH ELF. Empty
+	// is the embedded tiny kernel.
+	Kernel string `json:"kernel,omitempty"`
+	// Initrd is the path of an initial RAM disk, or empty.
+	Initrd string `json:"initrd,omitempty"`
+	// Cmdline is the kernel's command line.
+	Cmdline string `json:"cmdline,omitempty"`
+	// CPUs is the number of vCPUs, 1 to MaxCPUs.
+	CPUs int `json:"cpus"`
+	// Memory is the size of guest RAM in bytes.
+	Memory uint64 `json:"memory"`
+	// Hugepages takes guest RAM from the host's pool of 2 MiB pages.
+	Hugepages bool `json:"hugepages,omitempty"`
+	// Console is one of the Console constants; empty is ConsoleSocket.
+	Console string `json:"console,omitempty"`
+}
+
+// ParseConfig reads a Config from JSON. An unknown field is an error, since
+// it may be a misspelt one.
+func ParseConfig(b []byte) (Config, error) {
+	var c Config
+	if err := decodeStrict(b, &c); err != nil {
+		return Config{}, fmt.Errorf("VM config: %w", err)
+	}
+	if err := c.Validate(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// decodeStrict decodes exactly one JSON value with no field that v lacks.
+func decodeStrict(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the JSON object")
+	}
+	return nil
+}
+
+// Validate checks all that can be checked without looking at the host.
+func (c Config) Validate() error {
+	if err := ValidateName(c.Name); err != nil {
+		return err
+	}
+	if c.CPUs < 1 || c.CPUs > MaxCPUs {
+		return fmt.Errorf("VM %s: %d vCPUs: has to be 1 to %d", c.Name, c.CPUs, MaxCPUs)
+	}
+	if _, err := guest.RAMRegions(c.Memory); err != nil {
+		return fmt.Errorf("VM %s: %w", c.Name, err)
+	}
+	if c.Hugepages && c.Memory%hugePageSize != 0 {
+		return fmt.Errorf("VM %s: memory of %d bytes is not a multiple of the 2 MiB huge page", c.Name, c.Memory)
+	}
+	if c.Initrd != "" && c.Kernel == "" {
+		return fmt.Errorf("VM %s: an initrd (%s) needs a kernel: the embedded tiny kernel takes none", c.Name, c.Initrd)
+	}
+	switch c.Console {
+	case "", ConsoleStdio, ConsoleSocket, ConsoleOff:
+	default:
+		return fmt.Errorf("VM %s: console %q: has to be %s, %s or %s", c.Name, c.Console, ConsoleStdio, ConsoleSocket, ConsoleOff)
+	}
+	return nil
+}
+
+// machineFormat numbers the form of machineConfig.
+const machineFormat = 1
+
+// machineConfig is what a migration's CONFIG message carries: the machine as
+// the guest sees it, and what the other host has to be able to do.
+type machineConfig struct {
+	Format int    `json:"format"`
+	VM     Config `json:"vm"`
+	// Paused: its user had paused the VM, so it does not run when it has
+	// arrived.
+	Paused bool             `json:"paused"`
+	Blocks []blockConfig    `json:"blocks"`
+	CPUID  []kvm.CPUIDEntry `json:"cpuid"` // of vCPU 0
+	TSCKHz uint32           `json:"tsc_khz"`
+	// Devices are in the order of loading.
+	Devices []deviceConfig `json:"devices"`
+}
+
+type blockConfig struct {
+	Name     string `json:"name"`
+	Size     uint64 `json:"size"`
+	PageSize uint64 `json:"page_size"`
+}
+
+type deviceConfig struct {
+	ID      string `json:"id"`
+	Version uint32 `json:"version"`
+}

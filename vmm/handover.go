@@ -1,0 +1,107 @@
+package vmm
+
+// This file is a VM's life as a migration moves it. Source:
+//
+//	Depart ── Config, Pause, Devices' Save ── HandOver ── Gone
+//	   │                                 │       └─ TakeBack ─┐
+//	   └── Stay ◀── Resume ◀─────────────┴────────────────────┘
+//
+// Destination: NewIncoming, Devices' Load, Run, Settle; Stop if it fails.
+
+// Depart begins a migration from here. Until Stay or Gone the VM's user can
+// neither pause nor resume it, nor begin another migration.
+func (vm *VM) Depart() error {
+	vm.control.Lock()
+	defer vm.control.Unlock()
+	if vm.departing {
+		return &StateError{VM: vm.config.Name, Command: CommandMigrate, State: vm.State(), Migrating: true}
+	}
+	if err := vm.allowed(CommandMigrate); err != nil {
+		return err
+	}
+	vm.departing, vm.pausedBefore = true, vm.State() == StatePaused
+	return nil
+}
+
+// Stay ends a migration that came to nothing. The VM is as Resume, or the
+// lack of it, left it.
+func (vm *VM) Stay() {
+	vm.control.Lock()
+	defer vm.control.Unlock()
+	vm.departing = false
+}
+
+// Migrating says whether a migration from here is under way.
+func (vm *VM) Migrating() bool {
+	vm.control.Lock()
+	defer vm.control.Unlock()
+	return vm.departing
+}
+
+// HandOver gives the VM up. It is called before the message that lets the
+// destination run is written, and from then on nothing here can make the
+// vCPUs run, short of TakeBack. An error means that the VM ended meanwhile,
+// and that the message must not be sent.
+func (vm *VM) HandOver() error { return vm.advance(CommandHandOver) }
+
+// TakeBack makes this the owner again: the destination has proved that it
+// never ran and never will. The VM is paused then.
+func (vm *VM) TakeBack() error { return vm.advance(CommandTakeBack) }
+
+// Gone ends the VM here: the destination owns it and has all of it. Wait
+// returns nil.
+func (vm *VM) Gone(destination string) error {
+	if err := vm.advance(CommandDepart); err != nil {
+		return err
+	}
+	vm.end(nil, "migrated to "+destination)
+	<-vm.done
+	return nil
+}
+
+// Run starts the vCPUs of an incoming VM, after every device's Load. Memory
+// may still be missing. A VM that its user had paused does not run, until it
+// has settled and is resumed.
+func (vm *VM) Run() error {
+	vm.control.Lock()
+	defer vm.control.Unlock()
+	if err := vm.allowed(CommandArrive); err != nil {
+		return err
+	}
+	if err := vm.tellClock(); err != nil {
+		return err
+	}
+	if err := vm.advance(CommandArrive); err != nil {
+		return err
+	}
+	if !vm.heldByUser {
+		vm.goOn()
+	}
+	return nil
+}
+
+// Settle ends the postcopy state of a VM that has arrived: no page is missing
+// any more, and the source is not needed.
+func (vm *VM) Settle() error {
+	vm.control.Lock()
+	defer vm.control.Unlock()
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if err := vm.allowedLocked(CommandSettle); err != nil {
+		return err
+	}
+	vm.state = rules[CommandSettle].to
+	if vm.heldByUser {
+		vm.state = StatePaused
+	}
+	return nil
+}
+
+// VCPUThreads gives the kernel thread id of each vCPU, by index.
+func (vm *VM) VCPUThreads() []int {
+	tids := make([]int, len(vm.cpus.cpus))
+	for i, c := range vm.cpus.cpus {
+		tids[i] = int(c.tid.Load())
+	}
+	return tids
+}

@@ -1,0 +1,151 @@
+package vmm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"microvm/guest"
+)
+
+// Config describes the machine to the other side of a migration, as JSON.
+func (vm *VM) Config() ([]byte, error) {
+	c := machineConfig{
+		Format: machineFormat,
+		VM:     vm.config,
+		Paused: vm.State() == StatePaused,
+		CPUID:  vm.cpuid,
+		TSCKHz: vm.tscKHz,
+	}
+	for _, b := range vm.Blocks() {
+		c.Blocks = append(c.Blocks, blockConfig{Name: b.Name(), Size: b.Size(), PageSize: b.PageSize()})
+	}
+	for _, d := range vm.snapshotters {
+		c.Devices = append(c.Devices, deviceConfig{ID: d.ID(), Version: d.Version()})
+	}
+	return json.Marshal(c)
+}
+
+// NewIncoming builds the machine that another host's Config describes, paused
+// and empty, to take over a VM from there. An error lists what this host
+// cannot provide; nothing is left behind then.
+func NewIncoming(ctx context.Context, configJSON []byte, o Options) (*VM, error) {
+	c, err := parseMachine(configJSON)
+	if err != nil {
+		return nil, fmt.Errorf("incoming VM: %w", err)
+	}
+	if o.Name != "" {
+		c.VM.Name = o.Name
+	}
+	vm, err := incoming(ctx, c, o)
+	if err != nil {
+		return nil, fmt.Errorf("incoming VM %s: %w", c.VM.Name, err)
+	}
+	return vm, nil
+}
+
+func incoming(ctx context.Context, c machineConfig, o Options) (*VM, error) {
+	if err := checkMemory(c.VM.Memory, c.VM.Hugepages); err != nil {
+		return nil, err
+	}
+	vm, err := assemble(ctx, c.VM, StateIncoming, o)
+	if err != nil {
+		return nil, err
+	}
+	vm.heldByUser = c.Paused
+	vm.cpuid = c.CPUID
+	if err := errors.Join(vm.checkCPU(c), vm.checkBlocks(c), vm.checkDevices(c)); err != nil {
+		return nil, errors.Join(err, vm.Close())
+	}
+	vm.tscKHz = c.TSCKHz
+	return vm, nil
+}
+
+// maxCPUIDEntries bounds what a source may ask for; KVM takes no more.
+const maxCPUIDEntries = 256
+
+// parseMachine reads what Config wrote, or what somebody says it has.
+func parseMachine(b []byte) (machineConfig, error) {
+	// The format comes first: another one may have other fields.
+	var version struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(b, &version); err != nil {
+		return machineConfig{}, fmt.Errorf("machine config: %w", err)
+	}
+	if version.Format != machineFormat {
+		return machineConfig{}, fmt.Errorf("machine config: format %d, this program has format %d; run the same version on both hosts", version.Format, machineFormat)
+	}
+	var c machineConfig
+	if err := decodeStrict(b, &c); err != nil {
+		return machineConfig{}, fmt.Errorf("machine config: %w", err)
+	}
+	if err := c.VM.Validate(); err != nil {
+		return machineConfig{}, err
+	}
+	if n := len(c.CPUID); n == 0 || n > maxCPUIDEntries {
+		return machineConfig{}, fmt.Errorf("machine config: %d CPUID entries: has to be 1 to %d", n, maxCPUIDEntries)
+	}
+	return c, nil
+}
+
+// checkCPU compares what the guest was told of its processor with what this
+// host's can do.
+func (vm *VM) checkCPU(c machineConfig) error {
+	have, err := vm.hostCPUID(0, c.TSCKHz)
+	if err != nil {
+		return err
+	}
+	if missing := guest.CompareCPUID(c.CPUID, have); len(missing) > 0 {
+		err = fmt.Errorf("this host's processor lacks %s, which the guest was started with", strings.Join(missing, ", "))
+	}
+	return errors.Join(err, vm.checkTSC(c.TSCKHz))
+}
+
+// checkBlocks compares the RAM blocks one by one.
+func (vm *VM) checkBlocks(c machineConfig) error {
+	ours := vm.Blocks()
+	if len(c.Blocks) != len(ours) {
+		return fmt.Errorf("machine config: %d RAM blocks, this program makes %d", len(c.Blocks), len(ours))
+	}
+	for i, b := range ours {
+		theirs := c.Blocks[i]
+		if theirs.Name != b.Name() || theirs.Size != b.Size() {
+			return fmt.Errorf("machine config: RAM block %d is %q of %d bytes, this program makes %q of %d",
+				i, theirs.Name, theirs.Size, b.Name(), b.Size())
+		}
+		if theirs.PageSize != b.PageSize() {
+			return fmt.Errorf("RAM block %q: the source has pages of %d bytes, this host of %d: postcopy needs the same",
+				b.Name(), theirs.PageSize, b.PageSize())
+		}
+	}
+	return nil
+}
+
+// checkDevices compares the devices and their versions, in the order of
+// loading.
+func (vm *VM) checkDevices(c machineConfig) error {
+	var errs []error
+	ours := make(map[string]uint32)
+	for _, d := range vm.snapshotters {
+		ours[d.ID()] = d.Version()
+	}
+	for _, d := range c.Devices {
+		version, ok := ours[d.ID]
+		switch {
+		case !ok:
+			errs = append(errs, fmt.Errorf("unknown device %q", d.ID))
+		case d.Version > version:
+			errs = append(errs, fmt.Errorf("device %q has version %d, this program only %d; run a version that is as new as the source's", d.ID, d.Version, version))
+		}
+		delete(ours, d.ID)
+	}
+	for _, d := range vm.snapshotters {
+		if _, left := ours[d.ID()]; left {
+			errs = append(errs, fmt.Errorf("the source has no device %q", d.ID()))
+		}
+	}
+	return errors.Join(errs...)
+}

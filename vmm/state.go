@@ -1,0 +1,155 @@
+package vmm
+
+import (
+	"fmt"
+	"strings"
+)
+
+// State is where a VM is in its life. Exactly one holds at any instant.
+//
+//	            start              pause
+//	created ────────────▶ running ◀───────▶ paused
+//	                        ▲       resume   │  ▲
+//	                  settle│     hand over  │  │ take back
+//	            run         │                ▼  │
+//	incoming ────────────▶ postcopy        postcopy ───▶ migrated
+//	(destination)                          (source)  depart
+//
+//	any of them but migrated ── stop, or the guest ends ──▶ stopped
+type State uint8
+
+// The states. Postcopy means the same on both sides: the guest runs at the
+// destination while some of its memory is still at the source.
+const (
+	StateCreated  State = iota // built, never ran
+	StateRunning               // vCPUs run here
+	StatePaused                // vCPUs are out of KVM_RUN, state is whole and here
+	StateIncoming              // built for a migration, waits for its state
+	StatePostcopy              // memory is spread over two hosts
+	StateMigrated              // lives elsewhere; nothing of it is owed from here
+	StateStopped               // over
+	numStates
+)
+
+var stateNames = [numStates]string{"created", "running", "paused", "incoming", "postcopy", "migrated", "stopped"}
+
+// String returns the name that the API and ps show.
+func (s State) String() string {
+	if s < numStates {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("state %d", uint8(s))
+}
+
+// MarshalText writes the state's name.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (s *State) UnmarshalText(b []byte) error {
+	for i, name := range stateNames {
+		if name == string(b) {
+			*s = State(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown VM state %q", b)
+}
+
+// A Command is something that may be asked of a VM, by its user or by a
+// migration.
+type Command uint8
+
+// The commands.
+const (
+	CommandStart       Command = iota // first run of a VM that was built here
+	CommandPause                      // vCPUs out
+	CommandResume                     // vCPUs in
+	CommandPowerButton                // ask the guest to shut down
+	CommandStop                       // end it; refused where that would lose a VM that lives elsewhere
+	CommandKill                       // end it whatever that costs
+	CommandMigrate                    // begin to leave
+	CommandHandOver                   // ownership has gone to the destination
+	CommandTakeBack                   // the destination proved that it never ran
+	CommandDepart                     // the destination needs nothing more
+	CommandArrive                     // ownership has come from the source
+	CommandSettle                     // no page is missing any more
+	numCommands
+)
+
+var commandNames = [numCommands]string{
+	"start", "pause", "resume", "press the power button of", "stop", "kill", "migrate",
+	"hand over", "take back", "depart", "run the incoming", "settle",
+}
+
+// String returns the verb that error messages use.
+func (c Command) String() string {
+	if c < numCommands {
+		return commandNames[c]
+	}
+	return fmt.Sprintf("command %d", uint8(c))
+}
+
+// rule says in which states a command is allowed and where it leads. A
+// command whose stays is set does not itself change the state.
+type rule struct {
+	from  stateSet
+	to    State
+	stays bool
+}
+
+type stateSet uint16
+
+func in(states ...State) stateSet {
+	var set stateSet
+	for _, s := range states {
+		set |= 1 << s
+	}
+	return set
+}
+
+func (set stateSet) has(s State) bool { return set&(1<<s) != 0 }
+
+func (set stateSet) String() string {
+	var names []string
+	for s := range numStates {
+		if set.has(s) {
+			names = append(names, s.String())
+		}
+	}
+	return strings.Join(names, " or ")
+}
+
+// rules is the whole state machine. Pause of a paused VM and resume of a
+// running one are allowed, and change nothing, so that a script may repeat
+// them. Only settle can lead to two states: a VM that was paused when it
+// left is paused when it has arrived (see VM.Settle).
+var rules = [numCommands]rule{
+	CommandStart:       {from: in(StateCreated), to: StateRunning},
+	CommandPause:       {from: in(StateRunning, StatePaused), to: StatePaused},
+	CommandResume:      {from: in(StatePaused, StateRunning), to: StateRunning},
+	CommandPowerButton: {from: in(StateRunning), stays: true},
+	CommandStop:        {from: in(StateCreated, StateRunning, StatePaused, StateIncoming), to: StateStopped},
+	CommandKill:        {from: in(StateCreated, StateRunning, StatePaused, StateIncoming, StatePostcopy), to: StateStopped},
+	CommandMigrate:     {from: in(StateRunning, StatePaused), stays: true},
+	CommandHandOver:    {from: in(StatePaused), to: StatePostcopy},
+	CommandTakeBack:    {from: in(StatePostcopy), to: StatePaused},
+	CommandDepart:      {from: in(StatePostcopy), to: StateMigrated},
+	CommandArrive:      {from: in(StateIncoming), to: StatePostcopy},
+	CommandSettle:      {from: in(StatePostcopy), to: StateRunning},
+}
+
+// A StateError refuses a command in the state the VM is in.
+type StateError struct {
+	VM      string
+	Command Command
+	State   State
+	// Migrating: the state would allow it, the migration under way does not.
+	Migrating bool
+}
+
+func (e *StateError) Error() string {
+	if e.Migrating {
+		return fmt.Sprintf("cannot %v VM %s: a migration of it is under way (microvm migrate-cancel %s)", e.Command, e.VM, e.VM)
+	}
+	return fmt.Sprintf("cannot %v VM %s: it is %v, and has to be %v", e.Command, e.VM, e.State, rules[e.Command].from)
+}

@@ -1,0 +1,330 @@
+package vmm
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// StateDirEnv overrides the directory that holds the VMs' state directories.
+const StateDirEnv = "MICROVM_STATE_DIR"
+
+// The files of a state directory.
+const (
+	apiSocket     = "api.sock"
+	consoleSocket = "console.sock"
+	pidFile       = "pid"
+	logFile       = "log"
+	exitFile      = "exit"
+)
+
+// ErrNoSuchVM: no running process owns the name.
+var ErrNoSuchVM = errors.New("no such VM")
+
+// ErrNameTaken: a running process owns the name already.
+var ErrNameTaken = errors.New("a VM of this name is running")
+
+// maxNameLen leaves room for the directory and the socket's file name in the
+// 108 bytes of a sockaddr_un.
+const maxNameLen = 48
+
+// ValidateName checks a VM's name. It becomes a file name, so only letters,
+// digits, '.', '_' and '-' may be in it, and it starts with a letter or digit.
+func ValidateName(name string) error {
+	if name == "" {
+		return errors.New("a VM's name is empty")
+	}
+	if len(name) > maxNameLen {
+		return fmt.Errorf("VM name %.16q... has %d characters: at most %d", name, len(name), maxNameLen)
+	}
+	for i, r := range []byte(name) {
+		alnum := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !alnum && (i == 0 || !strings.ContainsRune("._-", rune(r))) {
+			return fmt.Errorf("VM name %q: letters, digits, '.', '_' and '-', the first a letter or digit", name)
+		}
+	}
+	return nil
+}
+
+// StateRoot is the directory with one state directory a VM: that named by
+// MICROVM_STATE_DIR, else /run/microvm for root, else $XDG_RUNTIME_DIR/microvm.
+func StateRoot() (string, error) {
+	if dir := os.Getenv(StateDirEnv); dir != "" {
+		return filepath.Abs(dir)
+	}
+	if os.Geteuid() == 0 {
+		return "/run/microvm", nil
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "microvm"), nil
+	}
+	return "", fmt.Errorf("no place for the VMs' state: XDG_RUNTIME_DIR is not set; set it or %s", StateDirEnv)
+}
+
+// A StateDir is the directory of one running VM, owned by this process: its
+// pid file is locked. The lock is one of an open file description (fcntl
+// F_OFD_SETLK), because a child can inherit it (run --detach) and because
+// others can ask whether it is held without taking it (ps).
+type StateDir struct {
+	Name string
+	Path string
+
+	lock *os.File
+}
+
+// OpenStateDir makes the directory for a VM, mode 0700, and takes it for this
+// process. ErrNameTaken if another process has it.
+func OpenStateDir(name string) (*StateDir, error) {
+	if err := ValidateName(name); err != nil {
+		return nil, err
+	}
+	root, err := StateRoot()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(root, name)
+	if limit := len(unix.RawSockaddrUnix{}.Path) - 1; len(filepath.Join(path, consoleSocket)) > limit {
+		return nil, fmt.Errorf("%s: too long for a socket's path of %d bytes; set %s to a shorter directory", path, limit, StateDirEnv)
+	}
+	for {
+		lock, err := lockStateDir(path)
+		if err != nil {
+			return nil, fmt.Errorf("state directory of VM %s: %w", name, err)
+		}
+		if lock != nil {
+			d := &StateDir{Name: name, Path: path, lock: lock}
+			// What a former VM of this name left behind says nothing of this one.
+			os.Remove(filepath.Join(path, exitFile))
+			return d, d.writePID()
+		}
+	}
+}
+
+// lockStateDir creates path and locks its pid file. It returns nil without an
+// error when the owner before removed the file in the meantime: try again.
+func lockStateDir(path string) (*os.File, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o700); err != nil {
+		return nil, err
+	}
+	pid := filepath.Join(path, pidFile)
+	f, err := os.OpenFile(pid, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // the directory has gone between MkdirAll and here
+	}
+	if err != nil {
+		return nil, err
+	}
+	request := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &request); err != nil {
+		f.Close()
+		if err == unix.EAGAIN || err == unix.EACCES {
+			return nil, fmt.Errorf("%w (pid %d)", ErrNameTaken, readPID(pid))
+		}
+		return nil, fmt.Errorf("%s: F_OFD_SETLK: %w", pid, err)
+	}
+	locked, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	if now, err := os.Stat(pid); err != nil || !os.SameFile(locked, now) {
+		f.Close()
+		return nil, nil
+	}
+	return f, nil
+}
+
+// AdoptStateDir takes over a directory that a parent process opened; lock is
+// the file that the parent's File returned.
+func AdoptStateDir(name string, lock *os.File) (*StateDir, error) {
+	d := &StateDir{Name: name, Path: filepath.Dir(lock.Name()), lock: lock}
+	return d, d.writePID()
+}
+
+// File is the locked pid file, to be handed to a child process.
+func (d *StateDir) File() *os.File { return d.lock }
+
+// LogPath is where a detached VM's log goes.
+func (d *StateDir) LogPath() string { return filepath.Join(d.Path, logFile) }
+
+func (d *StateDir) writePID() error {
+	if err := d.lock.Truncate(0); err != nil {
+		return err
+	}
+	_, err := d.lock.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
+	return err
+}
+
+// Release gives the directory back. Its sockets and pid file go; a log, if
+// there is one, stays, and how the VM ended with it.
+func (d *StateDir) Release(exit ExitStatus) error {
+	keep := false
+	if _, err := os.Stat(d.LogPath()); err == nil {
+		keep = true
+		b, err := json.Marshal(exit)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(d.Path, exitFile), b, 0o600); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{apiSocket, consoleSocket, pidFile} {
+		if err := os.Remove(filepath.Join(d.Path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if !keep {
+		if err := os.Remove(d.Path); err != nil {
+			return err
+		}
+	}
+	return d.lock.Close()
+}
+
+// listen opens one of the directory's sockets.
+func (d *StateDir) listen(name string) (*net.UnixListener, error) {
+	path := filepath.Join(d.Path, name)
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// removeStale removes a socket that nobody listens on. Only a refused
+// connection proves that; whatever else happens, the file stays.
+func removeStale(path string) error {
+	conn, err := net.Dial("unix", path)
+	switch {
+	case err == nil:
+		conn.Close()
+		return fmt.Errorf("%s: another process listens on it", path)
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case errors.Is(err, unix.ECONNREFUSED):
+		return os.Remove(path)
+	}
+	return fmt.Errorf("stale socket? %w", err)
+}
+
+// ExitStatus is how a VM ended, as the exit file and the wait call give it.
+type ExitStatus struct {
+	Code   int    `json:"code"`
+	Reason string `json:"reason"`
+}
+
+// An Instance is a state directory, seen from outside.
+type Instance struct {
+	Name string
+	Path string
+	// Running: a process owns the directory.
+	Running bool
+	// PID is that process's.
+	PID int
+	// Exit is how the VM ended, nil if it runs or left no word.
+	Exit *ExitStatus
+}
+
+// LogPath is where the VM's log is, if it was started detached.
+func (i Instance) LogPath() string { return filepath.Join(i.Path, logFile) }
+
+// Instances lists the state directories under StateRoot, by name.
+func Instances() ([]Instance, error) {
+	root, err := StateRoot()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []Instance
+	for _, e := range entries {
+		if !e.IsDir() || ValidateName(e.Name()) != nil {
+			continue
+		}
+		list = append(list, inspectDir(filepath.Join(root, e.Name())))
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
+	return list, nil
+}
+
+// FindInstance looks one VM up. ErrNoSuchVM if it has no directory.
+func FindInstance(name string) (Instance, error) {
+	if err := ValidateName(name); err != nil {
+		return Instance{}, err
+	}
+	root, err := StateRoot()
+	if err != nil {
+		return Instance{}, err
+	}
+	path := filepath.Join(root, name)
+	if _, err := os.Stat(path); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return Instance{}, fmt.Errorf("%s: %w", name, ErrNoSuchVM)
+		}
+		return Instance{}, err
+	}
+	return inspectDir(path), nil
+}
+
+func inspectDir(path string) Instance {
+	i := Instance{Name: filepath.Base(path), Path: path}
+	if owned(filepath.Join(path, pidFile)) {
+		i.Running, i.PID = true, readPID(filepath.Join(path, pidFile))
+		return i
+	}
+	if b, err := os.ReadFile(filepath.Join(path, exitFile)); err == nil {
+		var exit ExitStatus
+		if decodeStrict(b, &exit) == nil {
+			i.Exit = &exit
+		}
+	}
+	return i
+}
+
+// owned asks whether a process holds the lock on a pid file.
+func owned(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	query := unix.Flock_t{Type: unix.F_WRLCK}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &query) == nil && query.Type != unix.F_UNLCK
+}
+
+func readPID(path string) int {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}

@@ -1,0 +1,146 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"microvm/devices"
+	"microvm/kvm"
+	"microvm/memslot"
+	"microvm/migration"
+)
+
+// Options is what a VM needs of the process it lives in.
+type Options struct {
+	// Logger takes what the VMM has to say; nil discards it.
+	Logger *slog.Logger
+	// Console is what the guest's serial port is connected to; nil is
+	// nothing.
+	Console *Console
+	// Name, if not empty, replaces the name that an incoming VM had.
+	Name string
+}
+
+func (o Options) logger() *slog.Logger {
+	if o.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Logger
+}
+
+// A VM is one virtual machine. New makes one that boots, NewIncoming one that
+// waits for the state of a migration; Close frees it after Done.
+type VM struct {
+	config Config
+	log    *slog.Logger
+
+	sys    *kvm.System
+	kvm    *kvm.VM
+	mem    *memslot.Memory
+	ram    *memslot.Block
+	cpuid  []kvm.CPUIDEntry // of vCPU 0
+	tscKHz uint32
+	pio    devices.Bus
+	mmio   devices.Bus
+	cpus   *cpuSet
+	lines  []*edgeLine
+	serial *devices.Serial
+	rtc    *devices.RTC
+	pm     *devices.PM
+
+	// stopTyping ends typeInput.
+	stopTyping context.CancelFunc
+
+	// snapshotters is what moves, in the order of loading.
+	snapshotters []migration.Snapshotter
+
+	// control serializes what is done to the VM as a whole: one pause at a
+	// time, and no resume by a user between a migration's steps.
+	control sync.Mutex
+	// departing: a migration from here is under way; guarded by control.
+	departing bool
+	// pausedBefore: the user had paused the VM before it began to depart;
+	// guarded by control. heldByUser is the same of one that has arrived.
+	pausedBefore bool
+	heldByUser   bool
+
+	mu sync.Mutex
+	// state to reason are guarded by mu.
+	state   State
+	ending  bool  // end has been called
+	outcome error // what Wait returns
+	reason  string
+	done    chan struct{} // closed when no vCPU runs any more, for good
+}
+
+// New builds a VM and loads its kernel. It does not run yet: see Start.
+func New(ctx context.Context, config Config, o Options) (*VM, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	boot, err := openBoot(config)
+	if err != nil {
+		return nil, fmt.Errorf("VM %s: %w", config.Name, err)
+	}
+	defer boot.close()
+	vm, err := assemble(ctx, config, StateCreated, o)
+	if err != nil {
+		return nil, fmt.Errorf("VM %s: %w", config.Name, err)
+	}
+	if err := vm.boot(boot); err != nil {
+		return nil, fmt.Errorf("VM %s: %w", config.Name, errors.Join(err, vm.Close()))
+	}
+	return vm, nil
+}
+
+// Name is the VM's name.
+func (vm *VM) Name() string { return vm.config.Name }
+
+// UserConfig is what the VM was made from.
+func (vm *VM) UserConfig() Config { return vm.config }
+
+// State is where the VM is in its life.
+func (vm *VM) State() State {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return vm.state
+}
+
+// Done is closed when the VM has ended: no vCPU of it runs here again.
+func (vm *VM) Done() <-chan struct{} { return vm.done }
+
+// Wait returns when the VM has ended. It returns nil if the guest powered
+// off, the VM was stopped or has migrated, else ErrReset, ErrGuestPanic, a
+// *CrashError, or the context's error.
+func (vm *VM) Wait(ctx context.Context) error {
+	select {
+	case <-vm.done:
+		vm.mu.Lock()
+		defer vm.mu.Unlock()
+		return vm.outcome
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ExitStatus says how the VM ended. Preconditions: Done is closed.
+func (vm *VM) ExitStatus() ExitStatus {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return ExitStatus{Code: ExitCode(vm.outcome), Reason: vm.reason}
+}
+
+// Blocks lists guest RAM: one block, "ram".
+func (vm *VM) Blocks() []*memslot.Block { return []*memslot.Block{vm.ram} }
+
+// Memory is the guest-physical address space.
+func (vm *VM) Memory() *memslot.Memory { return vm.mem }
+
+// Devices lists all state but memory, in the order of loading: "kvm" (the
+// interrupt controllers, the PIT and the clock), since a local APIC's pending
+// interrupts refer to them; "cpu0" and on; then the devices, which raise
+// again whatever interrupt they had pending.
+func (vm *VM) Devices() []migration.Snapshotter { return vm.snapshotters }
