@@ -132,8 +132,9 @@ start_cpus:
 3:      cmpl    $PHASE_ONLINE, CPU_DONE(%r14)
         je      4f
         pause
-        cmp     CPU_TICKS(%rbp), %eax
-        jne     3b
+        mov     CPU_TICKS(%rbp), %ecx
+        sub     %eax, %ecx
+        js      3b
         dec     %r15d
         jnz     2b
         say     "PANIC no answer from the CPU with APIC id "

@@ -26,11 +26,15 @@ poweroff:
         out     %ax, %dx
         jmp     halt
 
-# reboot: the keyboard controller pulls the reset line; where there is none, a triple fault does.
+# reboot: the keyboard controller pulls the reset line; where there is none, a triple fault does it half a second later.
         .globl  reboot
 reboot:
         mov     $0xfe, %al
         out     %al, $0x64
+        mov     $TICK_HZ / 2, %ecx
+1:      hlt
+        dec     %ecx
+        jnz     1b
 
 # triple_fault: an exception without an IDT.
         .globl  triple_fault
