@@ -35,9 +35,12 @@ type edge struct {
 
 func (e *edge) pulse() {
 	if err := e.irq.Trigger(); err != nil {
-		e.failed.CompareAndSwap(nil, &err)
+		e.fail(err)
 	}
 }
+
+// fail is apart from pulse because its argument moves to the heap.
+func (e *edge) fail(err error) { e.failed.CompareAndSwap(nil, &err) }
 
 // err returns the first error that Trigger gave, or nil.
 func (e *edge) err() error {

@@ -129,10 +129,10 @@ func (d *PM) Write(off uint64, p []byte) {
 			start = start || v&pmSleepStart != 0
 		}
 	}
-	off5 := start && d.control&pmSleepMask == SleepTypeS5<<pmSleepShift
+	powerOff := start && d.control&pmSleepMask == SleepTypeS5<<pmSleepShift
 	_ = d.updateSCI() // kept in sciErr for Save
 	d.mu.Unlock()
-	if off5 {
+	if powerOff {
 		d.onPowerOff()
 	}
 }

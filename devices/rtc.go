@@ -107,7 +107,7 @@ func NewRTC(irq Interrupt, clock Clock) *RTC {
 	return d
 }
 
-// Close stops the timer: there are no more interrupts.
+// Close stops the timer. The vCPUs must have stopped: an access may start it.
 func (d *RTC) Close() { d.timer.Stop() }
 
 // Read reads the selected register from the data port. The index port is

@@ -16,16 +16,16 @@ import (
 // os.Exit, and before ending by a signal. In raw mode the terminal sends no
 // signals of its own, Ctrl-c is a byte for the guest.
 func Raw(f *os.File) (restore func() error, err error) {
-	fd := int(f.Fd())
-	if !term.IsTerminal(fd) {
+	if !term.IsTerminal(int(f.Fd())) {
 		return func() error { return nil }, nil
 	}
-	state, err := term.MakeRaw(fd)
+	state, err := term.MakeRaw(int(f.Fd()))
 	if err != nil {
 		return nil, fmt.Errorf("console: put %s into raw mode: %w", f.Name(), err)
 	}
 	return sync.OnceValue(func() error {
-		if err := term.Restore(fd, state); err != nil {
+		// Asked anew: f may be closed by now, and its number another file's.
+		if err := term.Restore(int(f.Fd()), state); err != nil {
 			return fmt.Errorf("console: restore %s (type `stty sane`): %w", f.Name(), err)
 		}
 		return nil
