@@ -151,6 +151,6 @@ func (a *acceptor) next(ctx context.Context) (*session, error) {
 	case s := <-a.sessions:
 		return s, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, context.Cause(ctx)
 	}
 }

@@ -21,6 +21,11 @@ type Destination struct {
 	build Builder
 	log   *slog.Logger
 
+	// fate is decided once: the VM runs here, or never will.
+	fate    atomic.Int32
+	givenUp context.Context
+	giveUp  context.CancelFunc
+
 	phase    atomic.Value // Phase
 	received atomic.Uint64
 	pager    atomic.Pointer[pager]
@@ -40,8 +45,28 @@ type Destination struct {
 // NewDestination returns a destination that builds its machine with build.
 func NewDestination(build Builder, log *slog.Logger) *Destination {
 	d := &Destination{build: build, log: log, began: time.Now()}
+	d.givenUp, d.giveUp = context.WithCancel(context.Background())
 	d.phase.Store(PhaseSetup)
 	return d
+}
+
+// What Destination.fate says.
+const (
+	fateOpen int32 = iota
+	fateRan
+	fateGivenUp
+)
+
+// ErrGivenUp is what Receive returns after GiveUp.
+var ErrGivenUp = errors.New("given up by this side before the VM ran here")
+
+// GiveUp ends Receive, unless the VM runs here already: then it reports false,
+// and nothing changes.
+func (d *Destination) GiveUp() bool {
+	if d.fate.CompareAndSwap(fateOpen, fateGivenUp) {
+		d.giveUp()
+	}
+	return d.fate.Load() == fateGivenUp
 }
 
 // Phase tells where the migration is.
@@ -80,6 +105,9 @@ func (e *LostError) Unwrap() error { return e.Err }
 // ends. Only then, or when a page cannot be put in place, the vCPUs are stopped
 // and the error is a [LostError].
 func (d *Destination) Receive(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(d.givenUp, func() { cancel(ErrGivenUp) })()
 	acc := newAcceptor(d.log)
 	var accepting sync.WaitGroup
 	accepting.Go(func() {
@@ -114,10 +142,11 @@ func (d *Destination) receive(ctx context.Context, s *session) error {
 	if errors.Is(err, errGuestEnded) {
 		err = nil
 		in.sayShut()
+		in.drain()
 	}
 	in.end()
-	if ctx.Err() != nil {
-		err = ctx.Err()
+	if err != nil {
+		err = cause(ctx, err)
 	}
 	switch {
 	case err == nil:
@@ -170,6 +199,13 @@ func (in *inbound) fail(err error) {
 	default:
 	}
 	in.s.main.SetReadDeadline(time.Unix(1, 0))
+}
+
+// drain reads what the source still sends, until it has understood: to close a
+// socket with data unread would destroy the SHUT that is on its way there.
+func (in *inbound) drain() {
+	in.s.main.SetReadDeadline(time.Now().Add(helloTimeout))
+	_, _ = io.Copy(io.Discard, in.s.main)
 }
 
 // sayFailed tells the source, if it can still be told, that this side cannot
@@ -505,6 +541,9 @@ func (in *inbound) run() error {
 	}
 	if err := <-d.loaded; err != nil {
 		return err
+	}
+	if !d.fate.CompareAndSwap(fateOpen, fateRan) {
+		return ErrGivenUp
 	}
 	in.ran = true
 	if err := d.machine.Run(); err != nil {

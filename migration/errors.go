@@ -30,6 +30,10 @@ func (e *FailedError) Error() string { return "the destination failed: " + e.Tex
 // ErrCancelled says that the migration was called off before POSTCOPY_RUN.
 var ErrCancelled = errors.New("migration cancelled")
 
+// ErrTimeout says that the guest did not run at the destination within
+// Options.Timeout.
+var ErrTimeout = errors.New("the migration took too long")
+
 // protocolError is a message that makes sense by itself, but not here.
 func protocolError(message, format string, args ...any) error {
 	return fmt.Errorf("migration stream: %s: %s", message, fmt.Sprintf(format, args...))

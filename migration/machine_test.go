@@ -29,7 +29,7 @@ type testMachine struct {
 	// handedOver counts HandOver less TakeBack.
 	handedOver atomic.Int32
 	done       chan struct{} // closed by a test that has the guest end
-	onPause func()
+	onPause    func()
 
 	guests  int // threads that read memory once the machine runs
 	mem     sync.WaitGroup

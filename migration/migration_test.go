@@ -147,3 +147,25 @@ func dial(t *testing.T, a Address) net.Conn {
 	t.Cleanup(func() { c.Close() })
 	return c
 }
+
+func TestAGuestThatEndsDuringPostcopyEndsTheMigrationWell(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	src := newTestMachine(t, 64<<20)
+	src.fill(t)
+	build, built := builderOf(t, func(dst *testMachine) { close(dst.done) })
+	addr, d, done := destination(t, ctx, build)
+	s, err := NewSource(src, addr, Options{Log: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rep, err := s.Run(ctx)
+	if err != nil || rep.Result != ResultCompleted {
+		t.Errorf("source: result %q, %v", rep.Result, err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("destination: %v", err)
+	}
+	built().Stop()
+	d.pager.Load().abort(errTest)
+}

@@ -111,7 +111,7 @@ func (s *Source) Run(ctx context.Context) (*Report, error) {
 	}
 	if s.opt.Timeout > 0 {
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(ctx, s.opt.Timeout, fmt.Errorf("not done within %v", s.opt.Timeout))
+		ctx, stop = context.WithTimeoutCause(ctx, s.opt.Timeout, fmt.Errorf("%w: the guest does not run at the destination after %v", ErrTimeout, s.opt.Timeout))
 		defer stop()
 	}
 	rep := &Report{
@@ -370,22 +370,31 @@ func (s *Source) sendMain(l *link, messages ...[]byte) error {
 
 // push sends what is left without being asked, then sees the migration out.
 func (s *Source) push(l *link, sums *checksummer) error {
-	p := newPusher(s.ram, l)
-	if err := p.run(); err != nil {
-		return l.explain(err)
+	err := s.pushAll(l, sums)
+	if err != nil {
+		err = l.explain(err)
+	}
+	// After an error too: a guest that ends needs no more pages, and the
+	// destination then says SHUT without waiting for them.
+	if serr := l.awaitShut(); serr == nil || err == nil {
+		err = serr
+	}
+	return err
+}
+
+func (s *Source) pushAll(l *link, sums *checksummer) error {
+	if err := newPusher(s.ram, l).run(); err != nil {
+		return err
 	}
 	count, err := sums.send(func(m []byte) error { return s.sendMain(l, m) })
 	if err != nil {
-		return l.explain(err)
+		return err
 	}
 	done := wire.Complete{DataPages: s.ram.dataPages.Load(), ZeroPages: s.ram.zeroPages.Load(), Checksums: count}.Append(nil)
 	if err := l.sendUrgent(s.ram, done); err != nil {
-		return l.explain(err)
+		return err
 	}
-	if err := s.sendMain(l, done); err != nil {
-		return l.explain(err)
-	}
-	return l.awaitShut()
+	return s.sendMain(l, done)
 }
 
 // checksummer works out the CRC-32C of every page as the source's pause left

@@ -57,25 +57,14 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.Instance.Name+path, body)
+	resp, err := c.send(ctx, method, path, body)
 	if err != nil {
 		return err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("VM %s: %w", c.Instance.Name, err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	if err != nil {
 		return fmt.Errorf("VM %s: %s %s: %w", c.Instance.Name, method, path, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		failed := &APIError{}
-		if json.Unmarshal(b, failed) != nil || failed.Message == "" {
-			return fmt.Errorf("VM %s: %s %s: %s", c.Instance.Name, method, path, resp.Status)
-		}
-		return failed
 	}
 	if out == nil {
 		return nil
@@ -84,6 +73,31 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 		return fmt.Errorf("VM %s: %s %s: reply: %w", c.Instance.Name, method, path, err)
 	}
 	return nil
+}
+
+// send makes a call and returns the reply, or the error in it.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.Instance.Name+path, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("VM %s: %w", c.Instance.Name, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return nil, fmt.Errorf("VM %s: %s %s: %w", c.Instance.Name, method, path, err)
+	}
+	failed := &APIError{}
+	if json.Unmarshal(b, failed) != nil || failed.Message == "" {
+		return nil, fmt.Errorf("VM %s: %s %s: %s", c.Instance.Name, method, path, resp.Status)
+	}
+	return nil, failed
 }
 
 // Info describes the VM.

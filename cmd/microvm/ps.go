@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"microvm/vmm"
+)
+
+// askTime bounds how long a command waits for a VM's process to answer a
+// simple question.
+const askTime = 5 * time.Second
+
+var psCommand = command{
+	name:    "ps",
+	summary: "List VMs",
+	usage:   "ps [-a] [-q] [--format table|json]",
+	examples: []string{
+		"microvm ps",
+		"microvm ps -a --format json",
+	},
+	prepare: func(flags *pflag.FlagSet) runner {
+		all := flags.BoolP("all", "a", false, "also those that have ended and left a log")
+		quiet := flags.BoolP("quiet", "q", false, "names only")
+		format := flags.String("format", "table", "table or json")
+		return func(ctx context.Context, args []string, stdout io.Writer) error {
+			if err := noArguments(args); err != nil {
+				return err
+			}
+			if *format != "table" && *format != "json" {
+				return usagef("--format %s: has to be table or json", *format)
+			}
+			rows, err := listVMs(ctx, *all)
+			if err != nil {
+				return err
+			}
+			switch {
+			case *quiet:
+				for _, r := range rows {
+					fmt.Fprintln(stdout, r.Name)
+				}
+				return nil
+			case *format == "json":
+				return printJSON(stdout, rows)
+			}
+			return printTable(stdout, rows)
+		}
+	},
+}
+
+// A psRow is one VM in the list.
+type psRow struct {
+	Name   string          `json:"name"`
+	State  string          `json:"state"`
+	PID    int             `json:"pid,omitempty"`
+	CPUs   int             `json:"cpus,omitempty"`
+	Memory uint64          `json:"memory,omitempty"`
+	Exit   *vmm.ExitStatus `json:"exit,omitempty"`
+}
+
+// listVMs asks every VM that runs, and reads what the others left.
+func listVMs(ctx context.Context, all bool) ([]psRow, error) {
+	instances, err := vmm.Instances()
+	if err != nil {
+		return nil, err
+	}
+	rows := []psRow{}
+	for _, i := range instances {
+		if !i.Running {
+			if all {
+				rows = append(rows, psRow{Name: i.Name, State: vmm.StateStopped.String(), Exit: i.Exit})
+			}
+			continue
+		}
+		rows = append(rows, ask(ctx, i))
+	}
+	return rows, nil
+}
+
+// ask describes a VM that runs. One that is about to begin or to end may not
+// answer; it is listed all the same.
+func ask(ctx context.Context, i vmm.Instance) psRow {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	row := psRow{Name: i.Name, PID: i.PID, State: "no answer"}
+	if info, err := vmm.NewClient(i).Info(ctx); err == nil {
+		row.State, row.CPUs, row.Memory = info.State.String(), info.CPUs, info.Memory
+		if info.Migrating {
+			row.State += " (migrating)"
+		}
+	}
+	return row
+}
+
+func printTable(w io.Writer, rows []psRow) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "NAME\tSTATE\tPID\tCPUS\tMEMORY")
+	for _, r := range rows {
+		state := r.State
+		if r.Exit != nil {
+			state = fmt.Sprintf("%s (%d: %s)", r.State, r.Exit.Code, r.Exit.Reason)
+		}
+		if r.PID == 0 {
+			fmt.Fprintf(t, "%s\t%s\t-\t-\t-\n", r.Name, state)
+			continue
+		}
+		memory := size(r.Memory)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%v\n", r.Name, state, r.PID, r.CPUs, &memory)
+	}
+	return t.Flush()
+}
+
+// printJSON writes one JSON value, indented.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

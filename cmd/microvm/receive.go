@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"microvm/migration"
+	"microvm/vmm"
+)
+
+// exitLost says that the VM is lost.
+const exitLost = 7
+
+var receiveCommand = command{
+	name:    "receive",
+	summary: "Take in a VM from another host and run it",
+	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--console stdio|socket|off] [--timeout D]",
+	about: `
+Waits for one migration, builds the VM that it describes, and runs it as if it
+had been started here. The first line on stdout is the address to migrate to;
+with port 0 the kernel chooses the port.
+
+Whoever can connect to the address can hand this host a VM: listen on a network
+that only the hosts of your VMs are on, or on a unix socket.
+
+Exit status: that of run, once the VM has run here; 7 it ran here and is lost;
+124 nothing came within --timeout.`,
+	examples: []string{
+		"microvm receive --listen tcp:127.0.0.1:4444 --name b",
+		"microvm receive --listen unix:/run/microvm/in.sock --console socket",
+	},
+	prepare: func(flags *pflag.FlagSet) runner {
+		var listen, name, mode string
+		var timeout time.Duration
+		flags.StringVar(&listen, "listen", "", "`address` to wait at: tcp:HOST:PORT or unix:PATH")
+		flags.StringVar(&name, "name", "", "the VM's name here (default the name it had)")
+		flags.StringVar(&mode, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off")
+		flags.DurationVar(&timeout, "timeout", 0, "give up if the VM does not run here by then (default never)")
+		return func(ctx context.Context, args []string, stdout io.Writer) error {
+			if err := noArguments(args); err != nil {
+				return err
+			}
+			if listen == "" {
+				return usagef("--listen is missing: tcp:HOST:PORT or unix:PATH")
+			}
+			addr, err := migration.ParseAddress(listen)
+			if err != nil {
+				return usagef("--listen: %v", err)
+			}
+			if mode != vmm.ConsoleStdio && mode != vmm.ConsoleSocket && mode != vmm.ConsoleOff {
+				return usagef("--console %s: has to be %s, %s or %s", mode, vmm.ConsoleStdio, vmm.ConsoleSocket, vmm.ConsoleOff)
+			}
+			if name != "" {
+				if err := vmm.ValidateName(name); err != nil {
+					return usagef("%v", err)
+				}
+			}
+			ln, err := migration.Listen(ctx, addr)
+			if err != nil {
+				return err
+			}
+			defer ln.Close()
+			r := &reception{session: newSession(mode), name: name, timeout: timeout}
+			return r.run(ctx, ln, stdout)
+		}
+	},
+}
+
+// reception is one run of the command.
+type reception struct {
+	session *session
+	name    string
+	timeout time.Duration
+}
+
+func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
+	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default()})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(stdout, migration.ListenAddress(ln))
+	received := make(chan error, 1)
+	go func() { received <- a.Receive(ctx, ln) }()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer signal.Stop(signals)
+	var late <-chan time.Time
+	if r.timeout > 0 {
+		late = time.After(r.timeout)
+	}
+	select {
+	case err := <-received:
+		return err
+	case <-late:
+		if a.GiveUp() {
+			return &exitError{status: exitTimeout, err: fmt.Errorf("no VM runs here after %v: %w", r.timeout, <-received)}
+		}
+	case <-signals:
+		if a.GiveUp() {
+			return <-received
+		}
+	case vm := <-a.Runs():
+		return r.serve(ctx, a, vm, received)
+	}
+	// It came to run in the very moment.
+	return r.serve(ctx, a, <-a.Runs(), received)
+}
+
+// serve shows a VM that runs here, until it has ended.
+func (r *reception) serve(ctx context.Context, a *vmm.Arrival, vm *vmm.VM, received <-chan error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	detach, err := r.session.attach(ctx, vm)
+	if err != nil {
+		// The guest is worth more than the terminal.
+		slog.Error("no console on this terminal", "error", err)
+		detach = func() {}
+	}
+	served := a.Server.Serve(ctx, vm, func() error { return nil })
+	detach()
+	if err := <-received; err != nil {
+		return lost(err)
+	}
+	return outcome(served)
+}
+
+// lost gives a VM that is lost the exit status that says so.
+func lost(err error) error {
+	var l *migration.LostError
+	if errors.As(err, &l) {
+		return &exitError{status: exitLost, err: err}
+	}
+	return err
+}

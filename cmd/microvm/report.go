@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"text/tabwriter"
+	"time"
+
+	"microvm/migration"
+	"microvm/migration/wire"
+)
+
+const pageSize = wire.PageSize
+
+// printReport writes a report for a person.
+func printReport(w io.Writer, r *migration.Report) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	ns := func(n int64) time.Duration { return roundTo3(time.Duration(n)) }
+	row("migration", "%s of %s by %s: %s, the guest is at the %s", r.ID[:min(8, len(r.ID))], r.VM, r.Mode, r.Result, r.Owner)
+	if r.Error != "" {
+		row("error", "%s", r.Error)
+	}
+	if r.DowntimeNS > 0 {
+		d := r.Downtime
+		row("downtime", "%v (pause %v, save %v, transfer %v, load %v, resume %v)",
+			ns(r.DowntimeNS), ns(d.PauseNS), ns(d.SaveNS), ns(d.TransferNS), ns(d.LoadNS), ns(d.ResumeNS))
+	}
+	row("total", "%v, of it after the switch %v", ns(r.TotalNS), ns(r.PostcopyNS))
+	row("memory", "%s: %d pages as data, %d zero; %s on the wire",
+		bytesText(r.RAM.BytesTotal), r.RAM.PagesPostcopy, r.RAM.PagesZero, bytesText(r.RAM.BytesWire))
+	if f := r.Faults; f.Count > 0 {
+		row("faults", "%d waited for, %d requested; p50 %v, p90 %v, p99 %v, max %v",
+			f.Count, f.Requested, ns(f.P50NS), ns(f.P90NS), ns(f.P99NS), ns(f.MaxNS))
+	}
+	if len(r.VCPUBlocktimeNS) > 0 {
+		text := ""
+		for i, n := range r.VCPUBlocktimeNS {
+			text += fmt.Sprintf(", vCPU %d %v", i, ns(n))
+		}
+		row("blocktime", "all vCPUs at once %v%s, devices %v", ns(r.BlocktimeNS), text, ns(r.DeviceBlocktimeNS))
+	}
+	if r.Verified != nil {
+		row("verified", "%v", *r.Verified)
+	}
+	return t.Flush()
+}
+
+// bytesText writes a number of bytes with three or four digits.
+func bytesText(n uint64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	v, i := float64(n), 0
+	for ; v >= 1024 && i < len(units)-1; i++ {
+		v /= 1024
+	}
+	if i == 0 || v >= 100 {
+		return fmt.Sprintf("%.0f %s", v, units[i])
+	}
+	return fmt.Sprintf("%.1f %s", v, units[i])
+}
+
+// roundTo3 rounds to three significant digits.
+func roundTo3(d time.Duration) time.Duration {
+	if d <= 0 {
+		return d
+	}
+	unit := time.Duration(math.Pow10(max(0, int(math.Log10(float64(d)))-2)))
+	return d.Round(unit)
+}

@@ -1,0 +1,11 @@
+package main
+
+import "microvm/vmm"
+
+var resumeCommand = command{
+	name:     "resume",
+	summary:  "Let a paused VM run on",
+	usage:    "resume VM",
+	examples: []string{"microvm resume a"},
+	prepare:  within(pauseTime, (*vmm.Client).Resume),
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"microvm/vmm"
+)
+
+var runCommand = command{
+	name:    "run",
+	summary: "Boot a VM",
+	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--name NAME] [--detach]",
+	about: `
+Without -k the embedded tiny kernel boots, a small guest for tests; -p has its
+parameters then, such as "work=write order=rand beat=1000".
+
+With --console stdio, the default, this terminal is the guest's serial console:
+Ctrl-a x ends the VM. A first SIGINT, SIGTERM or SIGHUP ends it too, unless part
+of it lives on another host; a second one ends it in any case.
+
+Exit status: 0 the guest powered off, was stopped or has migrated; 1 error;
+2 usage; 32 the guest reset itself; 33 it crashed (triple fault, KVM internal
+error; registers on stderr); 34 its kernel panicked.`,
+	examples: []string{
+		"microvm run -p 'work=write fill=1' -m 256M",
+		"microvm run -k vmlinuz -i initrd.gz -p console=ttyS0 -m 512M -c 2",
+		"microvm run --name a --detach && microvm console a",
+	},
+	prepare: func(flags *pflag.FlagSet) runner {
+		config := vmm.Config{CPUs: 1}
+		memory := size(256 << 20)
+		var detach bool
+		flags.StringVarP(&config.Kernel, "kernel", "k", "", "`path` of a bzImage, ELF64 vmlinux or PVH ELF")
+		flags.StringVarP(&config.Initrd, "initrd", "i", "", "`path` of an initial RAM disk")
+		flags.StringVarP(&config.Cmdline, "cmdline", "p", "", "kernel command line")
+		flags.IntVarP(&config.CPUs, "cpus", "c", 1, "number of vCPUs")
+		flags.VarP(&memory, "memory", "m", "guest memory: bytes, or with K, M, G")
+		flags.StringVar(&config.Name, "name", "", "the VM's name (default vmPID)")
+		flags.BoolVar(&detach, "detach", false, "return once the VM runs, and print its name")
+		flags.StringVar(&config.Console, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off; with --detach socket")
+		flags.BoolVar(&config.Hugepages, "hugepages", false, "take guest memory from the pool of 2 MiB pages")
+		return func(ctx context.Context, args []string, stdout io.Writer) error {
+			if err := noArguments(args); err != nil {
+				return err
+			}
+			config.Memory = uint64(memory)
+			if config.Name == "" {
+				config.Name = fmt.Sprintf("vm%d", os.Getpid())
+			}
+			if detach && !flags.Changed("console") {
+				config.Console = vmm.ConsoleSocket
+			}
+			if detach && config.Console == vmm.ConsoleStdio {
+				return usagef("--console stdio and --detach exclude each other: there is no terminal then")
+			}
+			if err := config.Validate(); err != nil {
+				return usagef("%v", err)
+			}
+			if detach {
+				return runDetached(config, stdout)
+			}
+			return run(ctx, config)
+		}
+	},
+}
+
+// run boots a VM and shows it until it ends.
+func run(ctx context.Context, config vmm.Config) error {
+	dir, err := vmm.OpenStateDir(config.Name)
+	if err != nil {
+		return err
+	}
+	return runIn(ctx, dir, config, func() {})
+}
+
+// runIn boots a VM whose state directory is open already. running is called
+// once it runs.
+func runIn(ctx context.Context, dir *vmm.StateDir, config vmm.Config, running func()) error {
+	s := newSession(config.Console)
+	server, err := vmm.Listen(dir, s.console, slog.Default())
+	if err != nil {
+		return dirFailed(dir, err)
+	}
+	vm, err := vmm.New(ctx, config, vmm.Options{Logger: slog.Default(), Console: s.console})
+	if err != nil {
+		return serverFailed(server, err)
+	}
+	vmm.AddMigration(server.API, slog.Default())
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	detach, err := s.attach(ctx, vm)
+	if err != nil {
+		return serverFailed(server, errors.Join(err, vm.Close()))
+	}
+	err = server.Serve(ctx, vm, func() error {
+		if err := vm.Start(); err != nil {
+			return err
+		}
+		running()
+		return nil
+	})
+	detach()
+	return outcome(err)
+}
+
+// dirFailed gives a state directory back whose VM came to nothing.
+func dirFailed(dir *vmm.StateDir, err error) error {
+	if closing := dir.Release(vmm.ExitStatus{Code: exitStatus(err), Reason: err.Error()}); closing != nil {
+		slog.Error("cleaning up", "err", closing)
+	}
+	return err
+}
+
+// serverFailed closes a server whose VM came to nothing.
+func serverFailed(server *vmm.Server, err error) error {
+	if closing := server.Close(vmm.ExitStatus{Code: exitStatus(err), Reason: err.Error()}); closing != nil {
+		slog.Error("cleaning up", "err", closing)
+	}
+	return err
+}

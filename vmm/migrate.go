@@ -1,0 +1,217 @@
+package vmm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"microvm/migration"
+)
+
+// Codes of the errors that a migration ends with.
+const (
+	CodeRefused   = "refused"   // turned down before anything moved
+	CodeFailed    = "failed"    // the source still runs the VM
+	CodeCancelled = "cancelled" // likewise
+	CodePaused    = "paused"    // the guest is at the destination, pages of it here
+)
+
+// progressEvery is how often a client that waits for a migration hears of it.
+const progressEvery = 200 * time.Millisecond
+
+// MigrateRequest asks a VM to leave.
+type MigrateRequest struct {
+	Destination string        `json:"destination"` // tcp:HOST:PORT or unix:PATH
+	Verify      bool          `json:"verify,omitempty"`
+	Timeout     time.Duration `json:"timeout_ns,omitempty"` // until the guest runs at the destination; 0 is no limit
+	// Detach answers at once, with the first event.
+	Detach bool `json:"detach,omitempty"`
+}
+
+// MigrationEvent is one line of the answer to a MigrateRequest, and the answer
+// to a question about it. The last one has the report.
+type MigrationEvent struct {
+	Status migration.Status  `json:"status"`
+	Report *migration.Report `json:"report,omitempty"`
+	Error  *APIError         `json:"error,omitempty"`
+}
+
+// departure is a VM's way out: at most one migration at a time.
+type departure struct {
+	api *API
+	log *slog.Logger
+
+	mu     sync.Mutex
+	source *migration.Source // of the last migration, nil before the first
+	done   chan struct{}     // closed when it has ended
+	last   MigrationEvent    // how; valid after done
+}
+
+// AddMigration gives a VM's API the calls for leaving:
+//
+//	POST   /v1/vm/migration   MigrateRequest; answers MigrationEvents, a line each
+//	GET    /v1/vm/migration   MigrationEvent
+//	DELETE /v1/vm/migration   cancels; refused once the guest runs elsewhere
+//
+// A migration does not depend on the client that asked for it.
+func AddMigration(a *API, log *slog.Logger) {
+	d := &departure{api: a, log: log}
+	a.Mux.HandleFunc("POST /v1/vm/migration", d.post)
+	a.Mux.HandleFunc("GET /v1/vm/migration", d.get)
+	a.Mux.HandleFunc("DELETE /v1/vm/migration", d.delete)
+}
+
+func (d *departure) post(w http.ResponseWriter, r *http.Request) {
+	var req MigrateRequest
+	if err := readJSON(w, r, &req); err != nil {
+		writeError(w, err)
+		return
+	}
+	done, err := d.start(req)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	// The answer lasts as long as the migration.
+	ctl := http.NewResponseController(w)
+	_ = ctl.SetWriteDeadline(time.Time{})
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := json.NewEncoder(w)
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	for {
+		e := d.event()
+		if out.Encode(e) != nil || ctl.Flush() != nil || e.Report != nil || req.Detach {
+			return
+		}
+		select {
+		case <-done:
+		case <-tick.C:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// start begins a migration, and returns a channel that is closed at its end.
+func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
+	vm := d.api.VM()
+	if vm == nil {
+		return nil, d.api.errNotArrived()
+	}
+	dest, err := migration.ParseAddress(req.Destination)
+	if err != nil {
+		return nil, &APIError{Message: err.Error(), Code: CodeBadRequest}
+	}
+	if req.Timeout < 0 {
+		return nil, &APIError{Message: fmt.Sprintf("timeout_ns is %d: has to be 0 or more", req.Timeout), Code: CodeBadRequest}
+	}
+	if err := vm.Depart(); err != nil {
+		return nil, err
+	}
+	source, err := migration.NewSource(vm, dest, migration.Options{
+		VM: vm.Name(), Verify: req.Verify, Timeout: req.Timeout, Log: d.log,
+	})
+	if err != nil {
+		vm.Stay()
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	done := make(chan struct{})
+	d.source, d.done = source, done
+	go func() {
+		report, err := source.Run(context.Background())
+		last := MigrationEvent{Status: source.Status(), Report: report, Error: migrationError(err)}
+		d.mu.Lock()
+		d.last = last
+		d.mu.Unlock()
+		d.settle(vm, dest, err)
+		close(done)
+	}()
+	return done, nil
+}
+
+// settle does to the VM what the migration's end means for it.
+func (d *departure) settle(vm *VM, dest migration.Address, err error) {
+	var paused *migration.PausedError
+	switch {
+	case err == nil:
+		if err := vm.Gone(dest.String()); err != nil {
+			d.log.Error("the VM has migrated, but does not end here", "error", err)
+		}
+	case errors.As(err, &paused):
+		d.log.Error("migration paused", "error", err)
+	default:
+		d.log.Warn("migration ended, the VM stays here", "error", err)
+		vm.Stay()
+	}
+}
+
+// migrationError classes what Source.Run returned.
+func migrationError(err error) *APIError {
+	if err == nil {
+		return nil
+	}
+	out := &APIError{Message: err.Error(), Code: CodeFailed}
+	var refused *migration.RefusedError
+	var paused *migration.PausedError
+	switch {
+	case errors.As(err, &refused):
+		out.Code = CodeRefused
+	case errors.As(err, &paused):
+		out.Code = CodePaused
+	case errors.Is(err, migration.ErrCancelled):
+		out.Code = CodeCancelled
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, migration.ErrTimeout):
+		out.Code = CodeTimeout
+	}
+	return out
+}
+
+// event describes the last migration. Preconditions: there was one.
+func (d *departure) event() MigrationEvent {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.last.Report != nil && d.last.Report.ID == d.source.ID() {
+		return d.last
+	}
+	return MigrationEvent{Status: d.source.Status()}
+}
+
+var errNoMigration = &APIError{Message: "no migration of this VM has been asked for", Code: CodeNotFound}
+
+func (d *departure) get(w http.ResponseWriter, _ *http.Request) {
+	if d.none() {
+		writeError(w, errNoMigration)
+		return
+	}
+	writeJSON(w, http.StatusOK, d.event())
+}
+
+func (d *departure) delete(w http.ResponseWriter, _ *http.Request) {
+	if d.none() {
+		writeError(w, errNoMigration)
+		return
+	}
+	d.mu.Lock()
+	source, done := d.source, d.done
+	d.mu.Unlock()
+	if err := source.Cancel(); err != nil {
+		writeError(w, &APIError{Message: "cannot cancel the migration: " + err.Error(), Code: CodeWrongState})
+		return
+	}
+	<-done
+	writeJSON(w, http.StatusOK, struct{}{})
+}
+
+func (d *departure) none() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.source == nil
+}

@@ -1,0 +1,129 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+
+	"microvm/migration"
+)
+
+// ArrivalOptions of a VM that is to arrive.
+type ArrivalOptions struct {
+	Name    string   // replaces the name that the VM has at the source, if not empty
+	Console *Console // what its serial port is connected to; nil is nothing
+	Logger  *slog.Logger
+}
+
+// An Arrival is a VM on its way in from another host.
+//
+//	a, err := NewArrival(options)
+//	go a.Receive(ctx, listener)
+//	vm := <-a.Runs()
+//	err = a.Server.Serve(ctx, vm, ...)
+type Arrival struct {
+	// Server shows the VM. It is there from the beginning if the VM was
+	// given a name here, otherwise once Runs has said that it runs.
+	Server *Server
+
+	o    ArrivalOptions
+	dest *migration.Destination
+	vm   *VM
+	runs chan *VM
+}
+
+// NewArrival prepares. A VM that is given a name can be asked for by that name
+// from now on.
+func NewArrival(o ArrivalOptions) (*Arrival, error) {
+	a := &Arrival{o: o, runs: make(chan *VM, 1)}
+	a.dest = migration.NewDestination(a.build, o.Logger)
+	if o.Name == "" {
+		return a, nil
+	}
+	return a, a.open(o.Name)
+}
+
+// Runs gives the VM when it runs here.
+func (a *Arrival) Runs() <-chan *VM { return a.runs }
+
+// GiveUp ends Receive unless the VM runs here already, and reports whether it
+// does so.
+func (a *Arrival) GiveUp() bool { return a.dest.GiveUp() }
+
+// Receive takes the VM in from whoever dials ln first, and returns when all of
+// it is here. An error before it ran means that it stays where it was; then
+// nothing is left behind here. A *migration.LostError means that it ran here
+// and cannot go on.
+func (a *Arrival) Receive(ctx context.Context, ln net.Listener) error {
+	err := a.dest.Receive(ctx, ln)
+	var lost *migration.LostError
+	switch {
+	case err == nil:
+		return a.settle()
+	case errors.As(err, &lost):
+		return err
+	}
+	if a.vm != nil {
+		a.vm.Stop()
+		err = errors.Join(err, a.vm.Close())
+	}
+	if a.Server != nil {
+		err = errors.Join(err, a.Server.Close(ExitStatus{Code: ExitCode(err), Reason: err.Error()}))
+	}
+	return err
+}
+
+// settle ends the VM's postcopy state, unless the guest has ended already.
+func (a *Arrival) settle() error {
+	select {
+	case <-a.vm.Done():
+		return nil
+	default:
+		return a.vm.Settle()
+	}
+}
+
+// open makes the VM's state directory and answers in it.
+func (a *Arrival) open(name string) error {
+	dir, err := OpenStateDir(name)
+	if err != nil {
+		return err
+	}
+	a.Server, err = Listen(dir, a.o.Console, a.o.Logger)
+	if err != nil {
+		return errors.Join(err, dir.Release(ExitStatus{Code: ExitError, Reason: err.Error()}))
+	}
+	AddMigration(a.Server.API, a.o.Logger)
+	return nil
+}
+
+// build is the migration's Builder.
+func (a *Arrival) build(ctx context.Context, config []byte) (migration.DestinationMachine, error) {
+	vm, err := NewIncoming(ctx, config, Options{Logger: a.o.Logger, Console: a.o.Console, Name: a.o.Name})
+	if err != nil {
+		return nil, err
+	}
+	if a.Server == nil {
+		if err := a.open(vm.Name()); err != nil {
+			return nil, errors.Join(err, vm.Close())
+		}
+	}
+	a.vm = vm
+	a.Server.API.Attach(vm)
+	return &arriving{vm, a.runs}, nil
+}
+
+// arriving is a VM that tells when it runs.
+type arriving struct {
+	*VM
+	runs chan<- *VM
+}
+
+func (a *arriving) Run() error {
+	err := a.VM.Run()
+	if err == nil {
+		a.runs <- a.VM
+	}
+	return err
+}
