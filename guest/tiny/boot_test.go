@@ -100,7 +100,8 @@ func TestSweepFindsAWrongByteInsideAPage(t *testing.T) {
 	b[0] ^= 0x10
 	must(t, m.memory.WriteAt(b, gpa))
 	m.await("beat")
-	if got, want := m.await("BAD"), fmt.Sprintf("at %016x", gpa&^7); !strings.HasPrefix(got, "BAD page 77 ") || !strings.HasSuffix(got, want) {
+	want := fmt.Sprintf("at %016x", gpa&^7)
+	if got := m.await("BAD"); !strings.HasPrefix(got, "BAD page 77 ") || !strings.HasSuffix(got, want) {
 		t.Errorf("the guest says %q, want page 77 %s", got, want)
 	}
 	if got := m.await("sweep"); !strings.HasSuffix(got, " bad 1") {

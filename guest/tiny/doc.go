@@ -9,11 +9,14 @@
 //
 // # Memory
 //
-// The kernel, its page tables and one 4-byte count for each page take the first 1.3 MiB above 1 MiB and 1 MiB for each
-// GiB of RAM. The test range is all RAM after that, in one piece below 4 GiB and one above. CPU k of n owns the pages
-// p with p mod n = k; no other CPU goes there. A page p that has been written c times holds, as little-endian 64-bit
-// words, p<<32|c at offset 0 and its complement at offset 4088, and c is kept in the table of counts as well. A page
-// that is lost, stale, torn or in the wrong place is thus found by the guest.
+// The kernel with the stacks of its CPUs takes 300 KiB from 1 MiB on; a table with a 4-byte count for each page follows,
+// 1 MiB for each GiB of RAM, after page directories where the CPU has no 1 GiB pages. The test range is all RAM behind
+// that, in one piece below 4 GiB and the largest one above. Below 1 MiB only the page at 0x8000 is written, where the
+// other CPUs start.
+//
+// CPU k of n owns the pages p with p mod n = k; no other CPU goes there. A page p that has been written c times holds,
+// as little-endian 64-bit words, p<<32|c at offset 0 and its complement at offset 4088, and c is kept in the table of
+// counts as well. A page that is lost, stale, torn or in the wrong place is thus found by the guest.
 //
 // # Command line
 //

@@ -113,7 +113,8 @@ func (m *machine) load(cmdline string) uint64 {
 		}
 		must(m.t, m.memory.WriteAt(b.Bytes(), gpa))
 	}
-	put(startInfo, uint32(0x336ec578), uint32(1), uint64(0), uint64(0), uint64(commandLine), uint64(0), uint64(memoryMap), uint64(2))
+	put(startInfo, uint32(0x336ec578), uint32(1), uint64(0), uint64(0), // magic, version, flags and modules
+		uint64(commandLine), uint64(0), uint64(memoryMap), uint64(2)) // no RSDP; two entries
 	put(memoryMap, uint64(0), uint64(lowRAM), uint64(1), uint64(highBase), uint64(highRAM), uint64(1))
 	put(commandLine, append([]byte(cmdline), 0))
 	return f.Entry

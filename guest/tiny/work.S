@@ -139,9 +139,11 @@ choose_work:
         cmpq    $0, param_fill
         jne     1f
         mov     counts, %rdi
-        mov     pages, %rcx
+        mov     pages, %rcx             # the table is whole pages: an odd count may be rounded up
+        inc     %rcx
+        shr     $1, %rcx
         xor     %eax, %eax
-        rep stosl
+        rep stosq
 1:      mov     param_work, %rax        # 0 idle
         shl     $1, %rax
         add     param_order, %rax
