@@ -49,7 +49,7 @@
 //	beat 12 pages 34567 bad 0         heartbeat 12; pages visited and pages found bad since the start, all CPUs
 //	BAD page 77 want 0000004d00000003 got 0000004d00000002 at 000000000022d000
 //	                                  a wrong word, at this guest-physical address; 32 such lines at most
-//	echo LINE                         the answer to a line (255 bytes at most) typed on the serial port
+//	echo LINE                         the answer to a line (255 bytes at most) typed on the serial port after "ready"
 //	sweep pages 261557 bad 0          after stop=, with sweep=1
 //	end                               the last line of a run that ends by itself
 //	PANIC cpu 0 vector 14 error ...   an exception, with rip, rsp and cr2; the kernel tells pvpanic (port 0x505) and
