@@ -40,6 +40,14 @@ var extraMSRs = [][2]uint32{
 	{0x400, 128}, // machine check banks: control, status, address, misc of 32
 }
 
+// Hyper-V's synthetic MSRs, which KVM's list has too. Guests here are shown KVM's
+// own paravirtual interface, never Hyper-V's: there is no state in these, and a
+// destination need not have them.
+const (
+	msrHyperVFirst = 0x40000000
+	msrHyperVLast  = 0x400001ff
+)
+
 // msrToSave is an MSR that SaveState asks for.
 type msrToSave struct {
 	index     uint32
@@ -60,7 +68,7 @@ func saveList(kernel []uint32) []msrToSave {
 
 	list := make([]msrToSave, 0, len(indices))
 	for _, i := range indices {
-		if i != msrTSC {
+		if i != msrTSC && (i < msrHyperVFirst || i > msrHyperVLast) {
 			list = append(list, msrToSave{i, slices.Contains(essentialMSRs, i)})
 		}
 	}
@@ -97,8 +105,10 @@ func (v *VCPU) readMSRs(list []msrToSave) ([]MSR, error) {
 	return read, nil
 }
 
-// writeMSRs writes them all. One that KVM refuses must have the value that it
-// was to be given (some are read-only), or it is an error that names it.
+// writeMSRs writes them all. One that KVM refuses is an error that names it,
+// but for two kinds: it has the value already (some are read-only), or this host
+// does not have it and the value is 0, as of a feature that the other host's
+// kernel knows and that the guest, by its CPUID, does not have.
 func (v *VCPU) writeMSRs(list []MSR) error {
 	for len(list) > 0 {
 		n := min(len(list), msrBatch)
@@ -121,16 +131,18 @@ func (v *VCPU) writeMSRs(list []MSR) error {
 
 // checkRefused decides about an MSR that cannot be written.
 func (v *VCPU) checkRefused(m MSR) error {
-	has := "which this host does not have for this guest"
 	now, err := v.readMSRs([]msrToSave{{index: m.Index}})
 	if err != nil {
 		return err
 	}
-	if len(now) == 1 {
-		if now[0].Value == m.Value {
-			return nil
-		}
-		has = fmt.Sprintf("which is %#x", now[0].Value)
+	has := "which this host does not have for this guest"
+	current := uint64(0)
+	if len(now) > 0 {
+		current = now[0].Value
+		has = fmt.Sprintf("which is %#x", current)
+	}
+	if current == m.Value {
+		return nil
 	}
 	return v.errorf("%s: MSR %#x, %s, refused the value %#x", setMSRs.name, m.Index, has, m.Value)
 }

@@ -7,7 +7,7 @@ import (
 )
 
 func TestSaveList(t *testing.T) {
-	list := saveList([]uint32{msrLSTAR, msrTSC, 0x6e0, 0x4b564d01, 0x123456})
+	list := saveList([]uint32{msrLSTAR, msrTSC, 0x6e0, 0x4b564d01, 0x123456, 0x40000020})
 	index := func(i uint32) int {
 		return slices.IndexFunc(list, func(m msrToSave) bool { return m.index == i })
 	}
@@ -18,6 +18,9 @@ func TestSaveList(t *testing.T) {
 	}
 	if index(msrTSC) >= 0 {
 		t.Error("the TSC is among the MSRs; it is saved on its own")
+	}
+	if index(0x40000020) >= 0 {
+		t.Error("Hyper-V's reference time is among the MSRs")
 	}
 	if !list[index(msrLSTAR)].essential || list[index(0x6e0)].essential {
 		t.Error("LSTAR must be essential, the TSC deadline not")
@@ -54,11 +57,11 @@ func TestReadMSRsLeavesOutWhatIsRefused(t *testing.T) {
 
 func TestWriteMSRsNamesWhatIsRefused(t *testing.T) {
 	v := newGuest(t, open(t), true, nil).cpu
-	// MTRRcap cannot be written; its own value is no harm.
+	// MTRRcap cannot be written; its own value is no harm, nor is 0 where there is nothing.
 	cap, err := v.readMSRs([]msrToSave{{index: 0xfe, essential: true}})
 	must(t, err)
 	list := slices.Repeat([]MSR{{Index: msrLSTAR, Value: 0x1000}}, msrBatch-1)
-	list = append(list, cap[0], MSR{Index: msrCSTAR, Value: 0x2000})
+	list = append(list, cap[0], MSR{Index: noMSR, Value: 0}, MSR{Index: msrCSTAR, Value: 0x2000})
 	must(t, v.writeMSRs(list))
 	got, err := v.readMSRs([]msrToSave{{index: msrLSTAR}, {index: msrCSTAR}})
 	must(t, err)

@@ -43,13 +43,15 @@ func (v *VCPU) MPState() (MPState, error) {
 // SetMPState writes it.
 func (v *VCPU) SetMPState(s MPState) error { return call(v, setMPState, &s) }
 
-// CPUID reads what the guest's CPUID instruction answers.
+// CPUID reads what the guest's CPUID instruction answers. The count that goes
+// in is exact, because kernels up to 6.1 at least do not say how many entries
+// they gave.
 func (v *VCPU) CPUID() ([]CPUIDEntry, error) {
-	c := &cpuid2{nent: maxCPUIDEntries}
+	c := &cpuid2{nent: v.cpuidEntries}
 	if err := call(v, getCPUID2, c); err != nil {
 		return nil, err
 	}
-	return c.entries[:c.nent:c.nent], nil
+	return c.entries[:v.cpuidEntries:v.cpuidEntries], nil
 }
 
 // SetCPUID says what the guest's CPUID instruction answers, and so what the
@@ -61,7 +63,11 @@ func (v *VCPU) SetCPUID(entries []CPUIDEntry) error {
 	}
 	c := &cpuid2{nent: uint32(len(entries))}
 	copy(c.entries[:], entries)
-	return call(v, setCPUID2, c)
+	if err := call(v, setCPUID2, c); err != nil {
+		return err
+	}
+	v.cpuidEntries = c.nent
+	return nil
 }
 
 // Translate walks the vCPU's page tables: ok says whether gva is mapped, gpa

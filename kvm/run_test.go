@@ -163,7 +163,7 @@ func TestSignalStopsRun(t *testing.T) {
 func TestKick(t *testing.T) {
 	g := newGuest(t, open(t), false, nil)
 	g.longMode(t, count...)
-	for range 1000 {
+	for range 200 {
 		r := g.start()
 		r.kick(t)
 		if r.err != unix.EINTR {

@@ -138,11 +138,18 @@ func TestSavedTwiceIsEqual(t *testing.T) {
 		}
 	}
 	cpu1.TSC, cpu2.TSC = TSCState{}, TSCState{}
-	if !reflect.DeepEqual(vm1, vm2) {
-		t.Errorf("VM:\nbefore %+v\nafter  %+v", vm1, vm2)
-	}
-	if !reflect.DeepEqual(cpu1, cpu2) {
-		t.Errorf("vCPU:\nbefore %+v\nafter  %+v", cpu1, cpu2)
+	wantEqual(t, *vm2, *vm1)
+	wantEqual(t, *cpu2, *cpu1)
+}
+
+// wantEqual compares two states field by field.
+func wantEqual[T any](t *testing.T, got, want T) {
+	t.Helper()
+	g, w := reflect.ValueOf(got), reflect.ValueOf(want)
+	for i := range g.NumField() {
+		if !reflect.DeepEqual(g.Field(i).Interface(), w.Field(i).Interface()) {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", g.Type().Field(i).Name, g.Field(i), w.Field(i))
+		}
 	}
 }
 

@@ -114,7 +114,7 @@ func (v *VCPU) tsc() (*TSCState, error) {
 func (v *VCPU) setTSC(s *TSCState) error {
 	was, is := &v.vm.restored.was, &v.vm.restored.is
 	if s.Flags&TSCHasOffset != 0 && hasHostTSC(was) && hasHostTSC(is) && v.hasTSCOffset(s.KHz) {
-		offset := s.Offset + cycles(was.Clock, is.Clock, s.KHz) + was.HostTSC - is.HostTSC
+		offset := s.offsetAt(was, is)
 		attr := newDeviceAttr(vcpuTSCCtrl, vcpuTSCOffset, &offset)
 		return call(v, setDeviceAttr, &attr)
 	}
@@ -123,6 +123,11 @@ func (v *VCPU) setTSC(s *TSCState) error {
 		return err
 	}
 	return v.writeMSRs([]MSR{{Index: msrTSC, Value: s.Value + cycles(s.Clock, now.Clock, s.KHz)}})
+}
+
+// offsetAt is the equation above.
+func (s *TSCState) offsetAt(was, is *ClockData) uint64 {
+	return s.Offset + cycles(was.Clock, is.Clock, s.KHz) + was.HostTSC - is.HostTSC
 }
 
 func hasHostTSC(c *ClockData) bool {

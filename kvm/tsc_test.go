@@ -25,6 +25,25 @@ func TestCycles(t *testing.T) {
 	}
 }
 
+// TestTSCOffset: the guest's TSC when its kvmclock was 0 is what must not change.
+func TestTSCOffset(t *testing.T) {
+	const kHz = 2_000_000
+	atZero := func(offset uint64, c *ClockData) uint64 { return c.HostTSC + offset - cycles(0, c.Clock, kHz) }
+	was := &ClockData{Clock: 7_000_000_000, HostTSC: 1 << 50}
+	for _, is := range []*ClockData{
+		{Clock: 7_000_000_000, HostTSC: 1 << 50},
+		{Clock: 7_500_000_000, HostTSC: 1<<50 + 1_000_000_000}, // the same host, half a second later
+		{Clock: 8_000_000_000, HostTSC: 5},                     // a host that has just booted
+		{Clock: 8_000_000_000, HostTSC: 1 << 60},
+	} {
+		s := &TSCState{KHz: kHz, Offset: 1<<64 - 1<<49}
+		offset := s.offsetAt(was, is)
+		if got, want := atZero(offset, is), atZero(s.Offset, was); got != want {
+			t.Errorf("%+v: TSC at kvmclock 0 is %d, was %d", is, got, want)
+		}
+	}
+}
+
 func TestTSCFrequency(t *testing.T) {
 	g := newGuest(t, open(t), true, nil)
 	host, err := g.cpu.TSCKHz()

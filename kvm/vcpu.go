@@ -21,6 +21,9 @@ type VCPU struct {
 	// host's own, at which the guest's TSC is the host's plus an offset.
 	hostTSCKHz uint32
 
+	// cpuidEntries is how many SetCPUID set.
+	cpuidEntries uint32
+
 	// unfinished is set while the last exit is one that KVM finishes on the
 	// next KVM_RUN (it has still to put the answer into a register and move
 	// on): state read now would have the instruction half done.
