@@ -16,7 +16,6 @@ const (
 	CapUserMemory             = Cap(gokvm.CapUserMemory)
 	CapSetTSSAddr             = Cap(gokvm.CapSetTSSAddr)
 	CapExtCPUID               = Cap(gokvm.CapEXTCPUID)
-	CapNRVCPUs                = Cap(gokvm.CapNRVCPUS)
 	CapNRMemSlots             = Cap(gokvm.CapNRMemSlots)
 	CapMPState                = Cap(gokvm.CapMPState)
 	CapDestroyMemoryRegion    = Cap(gokvm.CapDestroyMemoryRegionWorks)
@@ -49,7 +48,7 @@ var required = []Cap{
 	CapIRQChip, CapUserMemory, CapSetTSSAddr, CapExtCPUID, CapMPState, CapDestroyMemoryRegion,
 	CapIRQRouting, CapIRQFD, CapPIT2, CapPITState2, CapIOEventFD, CapSetIdentityMapAddr,
 	CapAdjustClock, CapVCPUEvents, CapDebugRegs, CapXSave, CapXCRs, CapGetTSCKHz,
-	CapSignalMSI, CapImmediateExit,
+	CapKVMClockCtrl, CapSignalMSI, CapImmediateExit,
 }
 
 // String gives gokvm's name for the capability and its number.

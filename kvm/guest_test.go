@@ -197,6 +197,14 @@ func (g *guest) runUntil(t testing.TB, cond func() bool) {
 	}
 }
 
+// complete lets KVM finish the last exit.
+func complete(t testing.TB, g *guest) {
+	t.Helper()
+	if r, done, err := g.cpu.CompleteExit(); err != nil || !done {
+		t.Fatalf("CompleteExit: %v, %v, %v", r, done, err)
+	}
+}
+
 func eventFD(t testing.TB) int {
 	t.Helper()
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)

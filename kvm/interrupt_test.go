@@ -152,15 +152,7 @@ func TestIOEventFD(t *testing.T) {
 	for _, e := range events {
 		must(t, g.DeassignIOEventFD(e))
 	}
-	g.wantExitAgain(t, code)
-}
-
-// wantExitAgain runs TestIOEventFD's code when nothing is assigned any more.
-func (g *guest) wantExitAgain(t *testing.T, code []byte) {
-	t.Helper()
-	if _, done, err := g.cpu.CompleteExit(); err != nil || !done {
-		t.Fatal(done, err)
-	}
+	complete(t, g)
 	g.longMode(t, code...)
 	g.wantOut(t, 0x90, 7)
 	g.wantOut(t, 0x90, 8)
