@@ -31,6 +31,17 @@ func (vm *VM) Stay() {
 	vm.departing = false
 }
 
+// pausedByUser says whether the VM is paused for another reason than that it
+// is migrating.
+func (vm *VM) pausedByUser() bool {
+	vm.control.Lock()
+	defer vm.control.Unlock()
+	if vm.departing {
+		return vm.pausedBefore
+	}
+	return vm.State() == StatePaused
+}
+
 // Migrating says whether a migration from here is under way.
 func (vm *VM) Migrating() bool {
 	vm.control.Lock()

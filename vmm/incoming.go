@@ -15,7 +15,7 @@ func (vm *VM) Config() ([]byte, error) {
 	c := machineConfig{
 		Format: machineFormat,
 		VM:     vm.config,
-		Paused: vm.State() == StatePaused,
+		Paused: vm.pausedByUser(),
 		CPUID:  vm.cpuid,
 		TSCKHz: vm.tscKHz,
 	}

@@ -54,7 +54,18 @@ func (s *screen) String() string {
 	return s.text.String()
 }
 
-// wait returns once n lines begin with prefix.
+// lines counts the whole lines that begin with prefix.
+func lines(text, prefix string) int {
+	n := 0
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, prefix) && strings.HasSuffix(line, "\n") {
+			n++
+		}
+	}
+	return n
+}
+
+// wait returns once n whole lines begin with prefix.
 func (s *screen) wait(t testing.TB, n int, prefix string) {
 	t.Helper()
 	deadline := time.After(patience)
@@ -62,7 +73,7 @@ func (s *screen) wait(t testing.TB, n int, prefix string) {
 		s.mu.Lock()
 		text, more := s.text.String(), s.more
 		s.mu.Unlock()
-		if strings.Count("\n"+text, "\n"+prefix) >= n {
+		if lines(text, prefix) >= n {
 			return
 		}
 		select {

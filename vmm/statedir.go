@@ -212,8 +212,12 @@ func (d *StateDir) listen(name string) (*net.UnixListener, error) {
 }
 
 // removeStale removes a socket that nobody listens on. Only a refused
-// connection proves that; whatever else happens, the file stays.
+// connection proves that; whatever else happens, the file stays. A file that
+// is no socket refuses connections too, and is not ours.
 func removeStale(path string) error {
+	if st, err := os.Lstat(path); err == nil && st.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%s: in the way, and not a socket; remove it", path)
+	}
 	conn, err := net.Dial("unix", path)
 	switch {
 	case err == nil:
