@@ -33,6 +33,23 @@ func TestLinuxGuestsInTheLab(t *testing.T) {
 	}
 }
 
+// The same tests that run natively, here on a KVM that is sure to have hardware virtualization under it.
+func TestKVMTestsOnSVM(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine in software emulation; run without -short")
+	}
+	pieces := labtest.Pieces(t)
+	for path, o := range map[string]labtest.Options{
+		// Left out: what needs a compiler, and a clocksource that an emulated machine does not have.
+		"kvm":        {Skip: []string{"TestHeader", "TestClockGoesOnByRealtime"}},
+		"memslot":    {Tests: []string{"TestSlotsAgainstKVM", "TestBlockIsMappedAsAsked"}},
+		"guest":      {Tests: []string{"TestKVMTakesTheCPUIDOfEveryCPU"}},
+		"guest/tiny": {Skip: []string{"TestCommittedKernelIsWhatItsSourceBuilds"}},
+	} {
+		t.Run(path, func(t *testing.T) { labtest.Run(t, pieces, "microvm/"+path, o) })
+	}
+}
+
 func TestALabCommandsOutputAndStatusComeBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a machine in software emulation; run without -short")

@@ -67,6 +67,7 @@ func main() {
 	if fuzz > 0 {
 		os.Exit(runFuzz(ctx, fuzz))
 	}
+	release := reserveHugePages()
 	end := time.Now().Add(deadline)
 	var all summary
 	for _, p := range passes {
@@ -74,6 +75,7 @@ func main() {
 			p.run(ctx, &all, time.Until(end), verbose)
 		}
 	}
+	release()
 	all.print(os.Stdout)
 	if !all.good() {
 		os.Exit(1)

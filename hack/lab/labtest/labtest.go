@@ -29,6 +29,7 @@ const (
 // Options say what the tests want of the lab.
 type Options struct {
 	Tests     []string // the tests to run; none: all
+	Skip      []string // of those, tests to leave out: their place is not the lab
 	Modules   []string // kernel modules besides KVM's
 	MemoryMiB int      // the lab's RAM; 0: the lab's default
 	QEMU      bool     // copy this machine's QEMU into the lab
@@ -75,6 +76,9 @@ func Run(t *testing.T, pieces *labvm.Pieces, path string, o Options) {
 	command := []string{testBinary, "-test.v=test2json"}
 	if len(o.Tests) > 0 {
 		command = append(command, "-test.run", "^("+strings.Join(o.Tests, "|")+")$")
+	}
+	if len(o.Skip) > 0 {
+		command = append(command, "-test.skip", "^("+strings.Join(o.Skip, "|")+")$")
 	}
 	var deadline time.Duration
 	if end, ok := t.Deadline(); ok {

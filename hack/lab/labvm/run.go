@@ -184,7 +184,8 @@ func (p *Pieces) qemuArgs(initrd string, o *Options) []string {
 		"-chardev", "socket,id=port,fd=3",
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port,nr=1",
 		"-kernel", p.Vmlinuz, "-initrd", initrd,
-		"-append", "console=ttyS0 panic=-1 mitigations=off quiet",
+		// 64 MiB of huge pages, for what is to be tried on them.
+		"-append", "console=ttyS0 panic=-1 mitigations=off hugepages=32 quiet",
 	}
 }
 
