@@ -168,7 +168,16 @@ func (a *API) wait(w http.ResponseWriter, r *http.Request) {
 // readJSON reads a request's body, strictly and bounded. An empty body leaves
 // v as it is.
 func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	ctl := http.NewResponseController(w)
+	err := ctl.SetReadDeadline(time.Now().Add(requestTime))
+	var b []byte
+	if err == nil {
+		b, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	}
+	if err == nil {
+		// The connection lives on: it is how a client that goes is noticed.
+		err = ctl.SetReadDeadline(time.Time{})
+	}
 	if err == nil && len(b) > 0 {
 		err = decodeStrict(b, v)
 	}

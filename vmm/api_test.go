@@ -141,6 +141,24 @@ func TestAPIRefusesNonsense(t *testing.T) {
 	<-served
 }
 
+// A wait lasts as long as the VM does, however little time there was to ask.
+func TestAskingLongIsNotSlow(t *testing.T) {
+	stateRoot(t)
+	dir, err := OpenStateDir("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := Listen(dir, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close(ExitStatus{})
+	if server.http.ReadTimeout != 0 || server.http.WriteTimeout != 0 || server.http.ReadHeaderTimeout == 0 {
+		t.Errorf("a handler is given up after a time, or a header is waited for without limit: %v, %v, %v",
+			server.http.ReadTimeout, server.http.WriteTimeout, server.http.ReadHeaderTimeout)
+	}
+}
+
 func TestServedVMEndsWithItsContext(t *testing.T) {
 	needKVM(t)
 	stateRoot(t)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,9 @@ import (
 // maxReply bounds what the client takes from an API that it does not trust
 // more than it has to.
 const maxReply = 1 << 20
+
+// goneEvery is how often Gone looks.
+const goneEvery = 5 * time.Millisecond
 
 // A Client talks to the API of one running VM.
 type Client struct {
@@ -127,6 +131,29 @@ func (c *Client) Wait(ctx context.Context) (ExitStatus, error) {
 	var exit ExitStatus
 	err := c.Do(ctx, http.MethodGet, "/v1/vm/wait", nil, &exit)
 	return exit, err
+}
+
+// Gone returns when the VM's process has given its name back, which is a moment
+// after the VM has ended. The Instance says then what it left.
+func (c *Client) Gone(ctx context.Context) error {
+	for {
+		i, err := FindInstance(c.Instance.Name)
+		if errors.Is(err, ErrNoSuchVM) {
+			c.Instance = Instance{Name: c.Instance.Name, Path: c.Instance.Path}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if c.Instance = i; !i.Running {
+			return nil
+		}
+		select {
+		case <-time.After(goneEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // Console connects to the VM's console: what is written is typed, what is

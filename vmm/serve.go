@@ -14,7 +14,8 @@ const (
 	// drainTime bounds how long the last answers and the last of the
 	// console's output may take when a VM has ended.
 	drainTime = 2 * time.Second
-	// requestTime bounds how long a client may take to send a request.
+	// requestTime bounds how long a client may take to send a request's
+	// header, and then its body.
 	requestTime = 10 * time.Second
 )
 
@@ -44,9 +45,11 @@ func Listen(dir *StateDir, console *Console, log *slog.Logger) (*Server, error) 
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{API: NewAPI(dir.Name), dir: dir, log: log, console: console, stop: stop}
 	s.http = &http.Server{
-		Handler:           s.API.Mux,
+		Handler: s.API.Mux,
+		// Not ReadTimeout: when that is over, net/http gives up a request
+		// that has long been read and is still being worked on, such as a
+		// wait. readJSON bounds the body.
 		ReadHeaderTimeout: requestTime,
-		ReadTimeout:       requestTime,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}

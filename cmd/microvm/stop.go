@@ -16,7 +16,8 @@ var stopCommand = command{
 	summary: "Shut a VM down",
 	usage:   "stop VM [--force] [--timeout D]",
 	about: `
-Presses the guest's power button and waits for it to power off. A guest that
+Presses the guest's power button and waits for it to power off; when the command
+returns, the VM's name is free. A guest that
 does not know ACPI, such as the tiny kernel, ignores that: exit status 124 after
 the timeout. With --force the power is cut.`,
 	examples: []string{"microvm stop a", "microvm stop a --force"},
@@ -33,7 +34,10 @@ the timeout. With --force the power is cut.`,
 			}
 			ctx, cancel := context.WithTimeout(ctx, *timeout+stopSlack)
 			defer cancel()
-			return client.Stop(ctx, *force, *timeout)
+			if err := client.Stop(ctx, *force, *timeout); err != nil {
+				return err
+			}
+			return client.Gone(ctx)
 		}
 	},
 }

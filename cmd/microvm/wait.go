@@ -43,11 +43,21 @@ func waitFor(ctx context.Context, name string) (vmm.ExitStatus, error) {
 	if err != nil {
 		return vmm.ExitStatus{}, err
 	}
+	client := vmm.NewClient(i)
 	if i.Running {
-		return vmm.NewClient(i).Wait(ctx)
+		exit, err := client.Wait(ctx)
+		if err == nil {
+			return exit, nil
+		}
+		// It may have ended before it could be asked, and be about to leave.
+		leaving, cancel := context.WithTimeout(ctx, askTime)
+		defer cancel()
+		if client.Gone(leaving) != nil {
+			return vmm.ExitStatus{}, err
+		}
 	}
-	if i.Exit == nil {
-		return vmm.ExitStatus{}, fmt.Errorf("%s: %w: its process ended without a word", name, vmm.ErrNoSuchVM)
+	if exit := client.Instance.Exit; exit != nil {
+		return *exit, nil
 	}
-	return *i.Exit, nil
+	return vmm.ExitStatus{}, fmt.Errorf("%s: %w: its process ended without a word", name, vmm.ErrNoSuchVM)
 }
