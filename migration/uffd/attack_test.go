@@ -52,6 +52,7 @@ func TestMain(m *testing.M) {
 	}
 	n, _ := strconv.Atoi(procs)
 	runtime.GOMAXPROCS(n)
+	fmt.Println("begun")
 	collections, err := attack(mode == "direct")
 	if err != nil {
 		fmt.Println("failed:", err)
@@ -82,8 +83,8 @@ func TestAttackFindsADirectTouch(t *testing.T) {
 	}
 }
 
-// runChild runs the attack and returns its last line, or that it hung: that no
-// line came for as long as patience.
+// runChild runs the attack and returns its last line, or that it hung: that it
+// had begun, and then no line came for as long as patience.
 func runChild(t *testing.T, mode string, procs int, patience time.Duration) string {
 	t.Helper()
 	if u, err := uffd.Open(); err != nil {
@@ -103,12 +104,12 @@ func runChild(t *testing.T, mode string, procs int, patience time.Duration) stri
 	}
 	defer cmd.Wait()
 	hung := new(atomic.Bool)
-	watchdog := time.AfterFunc(patience, func() {
+	watchdog := time.AfterFunc(time.Minute, func() {
 		hung.Store(true)
 		cmd.Process.Kill()
 	})
 	defer watchdog.Stop()
-	last := "nothing"
+	var last string
 	for lines := bufio.NewScanner(out); lines.Scan(); watchdog.Reset(patience) {
 		last = lines.Text()
 	}

@@ -225,6 +225,50 @@ func TestCopyStopsAtAPageThatIsThere(t *testing.T) {
 	})
 }
 
+// TestDiscardedPageIsMissingAgain: what precopy has sent and the source has
+// changed since is dropped and comes a second time. The block is large enough
+// for transparent huge pages, which must not bring neighbours along.
+func TestDiscardedPageIsMissingAgain(t *testing.T) {
+	eachBacking(t, func(t *testing.T, kind memslot.Backing) {
+		pages := uint64(1024)
+		if kind == memslot.Hugetlb {
+			pages = 4
+		}
+		u := open(t)
+		b, mem := newRAM(t, u, pages, kind)
+		size := b.PageSize()
+		put := func(page uint64, fill byte) {
+			t.Helper()
+			n, err := u.Copy(b.Addr()+uintptr(page*size), bytes.Repeat([]byte{fill}, int(size)), true)
+			if n != size || err != nil {
+				t.Fatalf("Copy of page %d: %d, %v", page, n, err)
+			}
+			b.MarkPresent(page, 1)
+		}
+		if err := b.Expect(func(uint64) {}); err != nil {
+			t.Fatal(err)
+		}
+		for page := range pages - 1 {
+			put(page, 'a')
+		}
+		if err := b.Discard(1, 2); err != nil {
+			t.Fatal(err)
+		}
+		put(2, 'b')
+		put(1, 'b')
+		c := newToucher(t)
+		for page, want := range "abb" {
+			if got, err := c.copyOut(mem[uint64(page)*size:][:1]); err != nil || string(got) != string(want) {
+				t.Errorf("page %d holds %q, %v, want %q", page, got, err, want)
+			}
+		}
+		put(pages-1, 'c')
+		if err := b.Complete(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestCopyRefuses(t *testing.T) {
 	u := open(t)
 	b, _ := newRAM(t, u, 2, memslot.Anonymous)
