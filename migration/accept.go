@@ -18,9 +18,10 @@ const maxGreetings = 16
 
 // session is one set of connections, complete.
 type session struct {
-	id     wire.ID
-	main   net.Conn
-	urgent net.Conn
+	id      wire.ID
+	main    net.Conn
+	urgent  net.Conn
+	resumed bool // goes on with a migration whose connections broke
 }
 
 func (s *session) close() {
@@ -30,15 +31,19 @@ func (s *session) close() {
 
 // acceptor turns whoever connects into a session: one main channel, then the
 // urgent channel of the same migration. It goes on for as long as the listener
-// is open, so that a stranger or a second source is told why it is refused.
+// is open, so that a stranger or a second source is told why it is refused, and
+// so that the one source may come back when its connections broke. That it
+// dials again says that they did, even if this side has not noticed.
 type acceptor struct {
 	log      *slog.Logger
-	sessions chan *session
+	sessions chan *session // holds one: the newest that nobody has taken yet
 
-	mu   sync.Mutex
-	id   wire.ID
-	main net.Conn // accepted and waiting for its urgent channel, or in use
-	full bool     // the session has been handed out
+	mu       sync.Mutex
+	id       wire.ID
+	main     net.Conn // accepted and waiting for its urgent channel, or in use
+	resuming bool     // main was opened to go on
+	begun    bool     // a session of id has been handed out
+	newest   *session // the last one handed out
 }
 
 func newAcceptor(log *slog.Logger) *acceptor {
@@ -60,7 +65,7 @@ func (a *acceptor) serve(ln net.Listener) error {
 		go func() {
 			defer func() { <-room }()
 			if err := a.greet(c); err != nil {
-				a.log.Warn("migration channel refused", "peer", c.RemoteAddr().String(), "error", err)
+				a.log.Warn("migration channel refused", "peer", peerName(c), "error", err)
 				c.Close()
 			}
 		}()
@@ -84,14 +89,9 @@ func (a *acceptor) greet(c net.Conn) error {
 		refuse(c, err)
 		return err
 	}
-	s, err := a.admit(c, h)
-	if err != nil {
+	if err := a.admit(c, h); err != nil {
 		refuse(c, err)
 		return err
-	}
-	tune(c, h.Role)
-	if s != nil {
-		a.sessions <- s
 	}
 	return nil
 }
@@ -101,36 +101,57 @@ func refuse(c net.Conn, why error) {
 	_, _ = c.Write(wire.Welcome{Refusal: why.Error()}.Append(nil))
 }
 
-// admit decides about a channel, answers it if it is wanted, and gives the
+// admit decides about a channel, answers it if it is wanted, and hands out the
 // session that it completes.
-func (a *acceptor) admit(c net.Conn, h wire.Hello) (*session, error) {
+func (a *acceptor) admit(c net.Conn, h wire.Hello) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch {
-	case h.Index != 0:
-		return nil, fmt.Errorf("%s channel %d: there is only number 0", h.Role, h.Index)
-	case h.Role == wire.RoleMain && a.main != nil:
-		return nil, errors.New("a migration is under way here already; only one VM can be received at a time")
-	case h.Role == wire.RoleUrgent && a.main == nil:
-		return nil, errors.New("an urgent channel before its main channel")
-	case h.Role == wire.RoleUrgent && h.ID != a.id:
-		return nil, errors.New("a channel of another migration")
-	case h.Role == wire.RoleUrgent && a.full:
-		return nil, errors.New("a second urgent channel")
-	case h.Role != wire.RoleMain && h.Role != wire.RoleUrgent:
-		return nil, fmt.Errorf("%s is unknown to this version (%d)", h.Role, wire.Version)
+	if err := a.judge(h); err != nil {
+		return err
 	}
 	if _, err := c.Write(wire.Welcome{Version: wire.Version}.Append(nil)); err != nil {
-		return nil, err
+		return err
 	}
 	c.SetDeadline(time.Time{})
+	tune(c, h.Role)
 	if h.Role == wire.RoleMain {
-		a.id, a.main = h.ID, c
+		if a.newest != nil {
+			a.newest.close()
+		}
+		if a.main != nil {
+			a.main.Close()
+		}
+		a.id, a.main, a.resuming = h.ID, c, h.Resume
 		time.AfterFunc(helloTimeout, func() { a.abandon(c) })
-		return nil, nil
+		return nil
 	}
-	a.full = true
-	return &session{id: h.ID, main: a.main, urgent: c}, nil
+	a.newest = &session{id: h.ID, main: a.main, urgent: c, resumed: h.Resume}
+	a.begun, a.main = true, nil
+	select {
+	case <-a.sessions: // closed above
+	default:
+	}
+	a.sessions <- a.newest
+	return nil
+}
+
+// judge says why a channel is not wanted. a.mu is held.
+func (a *acceptor) judge(h wire.Hello) error {
+	switch {
+	case h.Role != wire.RoleMain && h.Role != wire.RoleUrgent:
+		return fmt.Errorf("%s is unknown to this version (%d)", h.Role, wire.Version)
+	case h.Index != 0:
+		return fmt.Errorf("%s channel %d: there is only number 0", h.Role, h.Index)
+	case h.Role == wire.RoleMain && h.Resume && !(a.begun && h.ID == a.id):
+		return errors.New("no migration of that id is under way here")
+	case h.Role == wire.RoleMain && !h.Resume && (a.begun || a.main != nil):
+		return errors.New("a migration is under way here already; only one VM can be received at a time")
+	case h.Role == wire.RoleUrgent && a.main == nil:
+		return errors.New("an urgent channel without its main channel, or a second one")
+	case h.Role == wire.RoleUrgent && (h.ID != a.id || h.Resume != a.resuming):
+		return errors.New("a channel of another migration")
+	}
+	return nil
 }
 
 // abandon gives up a main channel whose urgent channel never came, so that it
@@ -138,10 +159,22 @@ func (a *acceptor) admit(c net.Conn, h wire.Hello) (*session, error) {
 func (a *acceptor) abandon(c net.Conn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.main == c && !a.full {
-		a.log.Warn("migration channel closed: its urgent channel did not follow", "peer", c.RemoteAddr().String())
+	if a.main == c {
+		a.log.Warn("migration channel closed: its urgent channel did not follow", "peer", peerName(c))
 		c.Close()
 		a.main = nil
+	}
+}
+
+// close closes what nobody will take any more.
+func (a *acceptor) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.main != nil {
+		a.main.Close()
+	}
+	if a.newest != nil {
+		a.newest.close()
 	}
 }
 

@@ -34,6 +34,7 @@ type link struct {
 	loaded  chan uint64
 	running chan wire.Running
 	shut    chan uint32
+	resumed chan uint32
 	closed  chan struct{} // closed when the reader has ended
 	err     error         // why; valid after closed
 }
@@ -45,8 +46,18 @@ func newLink(main, urgent net.Conn) *link {
 		loaded:  make(chan uint64, 1),
 		running: make(chan wire.Running, 1),
 		shut:    make(chan uint32, 1),
+		resumed: make(chan uint32, 1),
 		closed:  make(chan struct{}),
 	}
+}
+
+// sayCancel tells the destination, if it can still be told, that the VM stays
+// here, and closes. Another message may be on its way on the main channel, and
+// block: then closing has to say it.
+func (l *link) sayCancel(why error) {
+	l.main.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = l.main.Write(wire.Cancel(why.Error()))
+	l.close()
 }
 
 func (l *link) close() {
@@ -67,6 +78,7 @@ func (l *link) read(s *Source) error {
 	r := bufio.NewReaderSize(l.main, 16<<10)
 	buf := make([]byte, wire.MaxReturnBody)
 	answer := newAnswerer(s.ram, l)
+	var arrived *arrivals
 	for {
 		t, body, err := wire.ReadReturn(r, buf)
 		if err != nil {
@@ -108,6 +120,26 @@ func (l *link) read(s *Source) error {
 				return &RefusedError{f.Text}
 			}
 			return &FailedError{f.Text}
+		case wire.ReturnRecvBitmap:
+			if arrived == nil {
+				arrived = newArrivals(s.ram)
+			}
+			m, err := wire.DecodeRecvBitmap(body)
+			if err == nil {
+				err = arrived.add(m)
+			}
+			if err != nil {
+				return err
+			}
+		case wire.ReturnResumeAck:
+			if arrived == nil || l.serving.Load() {
+				return protocolError("RESUME_ACK", "not asked for")
+			}
+			if err := arrived.apply(); err != nil {
+				return err
+			}
+			l.serving.Store(true)
+			l.resumed <- wire.DecodeUint32(body)
 		case wire.ReturnShut:
 			l.shut <- wire.DecodeUint32(body)
 			return nil
@@ -147,10 +179,6 @@ func (l *link) pong(ctx context.Context, seq uint32) error {
 		err = protocolError("PONG", "number %d, not %d", got, seq)
 	}
 	return err
-}
-
-func (l *link) awaitLoaded(ctx context.Context) (nanos uint64, err error) {
-	return await(ctx, l, l.loaded)
 }
 
 // awaitRunning does not end with a context: POSTCOPY_RUN is written, and only

@@ -65,6 +65,9 @@ type DestinationMachine interface {
 	// so that time spent waiting for a page is put to the right one.
 	// Valid once Run has returned.
 	VCPUThreads() []int
+	// Settle says that every page is here: from now on the machine is like
+	// one that was started here. The guest may have ended already.
+	Settle() error
 	// Done is closed when the guest has ended, here, after Run: it needs no
 	// more pages, and the source is told that all is well.
 	Done() <-chan struct{}

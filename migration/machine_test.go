@@ -113,6 +113,8 @@ func (m *testMachine) HandOver() error { m.handedOver.Add(1); return nil }
 
 func (m *testMachine) TakeBack() error { m.handedOver.Add(-1); return nil }
 
+func (m *testMachine) Settle() error { return nil }
+
 func (m *testMachine) Done() <-chan struct{} { return m.done }
 
 func (m *testMachine) Run() error {

@@ -26,7 +26,7 @@ func destination(t *testing.T, ctx context.Context, build Builder) (Address, *De
 		t.Fatal(err)
 	}
 	addr := ListenAddress(ln)
-	d := NewDestination(build, testLog(t))
+	d := NewDestination(build, DestinationOptions{Log: testLog(t)})
 	done := make(chan error, 1)
 	go func() { done <- d.Receive(ctx, ln) }()
 	return addr, d, done

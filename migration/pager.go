@@ -190,6 +190,9 @@ func (p *pager) place(block int, first, count uint64, data []byte) error {
 	if first%perHost != 0 || count%perHost != 0 {
 		return protocolError("RAM", "RAM block %q: pages [%d, +%d) are not whole host pages of %d bytes", b.Name(), first, count, b.PageSize())
 	}
+	if p.left.Load() == 0 {
+		return nil // sent again, around a broken connection
+	}
 	p.sums.placed(block, first, count, data)
 	return p.install(block, first*wire.PageSize, count*wire.PageSize, data)
 }
@@ -221,7 +224,7 @@ func (p *pager) install(block int, off, length uint64, data []byte) error {
 			p.arrived(block, off+n, b.PageSize())
 			n += b.PageSize()
 		default:
-			return fmt.Errorf("RAM block %q: place %d bytes at offset %#x: %w", b.Name(), length, off, err)
+			return &fatalError{fmt.Errorf("RAM block %q: place %d bytes at offset %#x: %w", b.Name(), length, off, err)}
 		}
 		off, length = off+n, length-n
 		if data != nil {

@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"log/slog"
 	"net"
 	"sync/atomic"
 	"time"
 
-	"microvm/memslot"
 	"microvm/migration/wire"
 )
 
@@ -21,6 +19,9 @@ type Options struct {
 	VM      string        // its name, for the report and the destination
 	Verify  bool          // checksum every page, at the pause and as placed
 	Timeout time.Duration // for all that comes before POSTCOPY_RUN; 0: no limit
+	// Recover is for how long to dial again when the connections broke after
+	// POSTCOPY_RUN; 0: not at all.
+	Recover time.Duration
 	Log     *slog.Logger
 }
 
@@ -31,6 +32,12 @@ type Source struct {
 	opt     Options
 	id      wire.ID
 	began   time.Time
+	report  *Report
+
+	// stopping is when the guest was stopped here; running, that it runs
+	// there. They belong to the goroutine of Run.
+	stopping time.Time
+	running  bool
 
 	phase  atomic.Value // Phase
 	ram    *outgoing
@@ -114,13 +121,13 @@ func (s *Source) Run(ctx context.Context) (*Report, error) {
 		ctx, stop = context.WithTimeoutCause(ctx, s.opt.Timeout, fmt.Errorf("%w: the guest does not run at the destination after %v", ErrTimeout, s.opt.Timeout))
 		defer stop()
 	}
-	rep := &Report{
+	s.report = &Report{
 		VM: s.opt.VM, ID: s.ID(), Mode: "postcopy", Owner: OwnerSource, Channels: 2,
 		RAM: RAMReport{PagesTotal: s.ram.total, BytesTotal: s.ram.total * wire.PageSize},
 	}
-	err := s.migrate(ctx, rep)
-	s.finish(rep, err)
-	return rep, err
+	err := s.migrate(ctx)
+	s.finish(s.report, err)
+	return s.report, err
 }
 
 // finish completes the report.
@@ -158,37 +165,73 @@ func (s *Source) finish(rep *Report, err error) {
 }
 
 // migrate goes through the sequence of the package's diagram.
-func (s *Source) migrate(ctx context.Context, rep *Report) error {
-	l, err := s.connect(ctx)
+func (s *Source) migrate(ctx context.Context) error {
+	l, err := s.connect(ctx, s.dest, false)
 	if err != nil {
 		return cause(ctx, err)
 	}
-	defer l.close()
 	// Until POSTCOPY_RUN, ending the context ends the connections, and so
 	// whatever waits for them.
-	l.detach = context.AfterFunc(ctx, l.close)
+	l.detach = context.AfterFunc(ctx, func() { l.sayCancel(context.Cause(ctx)) })
 	defer l.detach()
 
 	if err := s.setup(ctx, l); err != nil {
+		l.close()
 		return cause(ctx, err)
 	}
-	sums, running, err := s.handOver(ctx, l, rep)
+	sums, err := s.handOver(ctx, l)
 	if err != nil {
-		var paused *PausedError
-		if errors.As(err, &paused) {
-			return err
-		}
+		l.sayCancel(err)
 		return cause(ctx, err)
 	}
-	began := time.Now()
+	return s.postcopy(l, sums)
+}
+
+// postcopy sees a guest off that is the destination's now: POSTCOPY_RUN has
+// been written, on l. Broken connections are opened again, for as long as that
+// is wanted.
+func (s *Source) postcopy(l *link, sums *checksummer) error {
 	s.phase.Store(PhasePostcopyActive)
-	s.opt.Log.Info("the guest runs at the destination", "downtime", time.Duration(rep.DowntimeNS), "time", running.Time)
-	err = s.push(l, sums)
-	rep.PostcopyNS = int64(time.Since(began))
-	if err != nil {
-		return &PausedError{err}
+	began := time.Now()
+	defer func() { s.report.PostcopyNS = int64(time.Since(began)) }()
+	for {
+		err := s.finishOn(l, sums)
+		l.close()
+		if err == nil {
+			return nil
+		}
+		<-l.closed // it shares the account of pages with its successor
+		s.phase.Store(PhasePostcopyPaused)
+		s.opt.Log.Warn("the connections broke; the guest runs at the destination on the pages it has", "error", err)
+		if l, err = s.reconnect(err); err != nil {
+			return &PausedError{err}
+		}
+		s.report.Recoveries++
+		s.phase.Store(PhasePostcopyActive)
+		s.opt.Log.Info("connected again", "pages_left", s.ram.total-s.ram.claimed.Load())
 	}
-	return nil
+}
+
+// finishOn does what is left to do, on connections that work so far.
+func (s *Source) finishOn(l *link, sums *checksummer) error {
+	if !s.running {
+		running, err := l.awaitRunning()
+		if err != nil {
+			return fmt.Errorf("no RUNNING after POSTCOPY_RUN: %w", err)
+		}
+		s.ran(l, running)
+	}
+	return s.push(l, sums)
+}
+
+// ran notes that the guest runs at the destination.
+func (s *Source) ran(l *link, r wire.Running) {
+	s.running = true
+	d := &s.report.Downtime
+	d.ResumeNS = int64(r.ResumeNanos)
+	s.report.DowntimeNS = int64(time.Since(s.stopping) - l.rtt/2)
+	d.TransferNS = max(0, s.report.DowntimeNS-d.PauseNS-d.SaveNS-d.LoadNS-d.ResumeNS)
+	s.opt.Log.Info("the guest runs at the destination", "downtime", time.Duration(s.report.DowntimeNS))
 }
 
 // cause prefers the reason for which ctx ended to the error that its ending
@@ -201,14 +244,14 @@ func cause(ctx context.Context, err error) error {
 }
 
 // connect opens the channels and starts to read the return path.
-func (s *Source) connect(ctx context.Context) (*link, error) {
-	hello := wire.Hello{MinVersion: wire.Version, MaxVersion: wire.Version, ID: s.id, Role: wire.RoleMain}
-	main, err := dialChannel(ctx, s.dest, hello)
+func (s *Source) connect(ctx context.Context, dest Address, resume bool) (*link, error) {
+	hello := wire.Hello{MinVersion: wire.Version, MaxVersion: wire.Version, ID: s.id, Role: wire.RoleMain, Resume: resume}
+	main, err := dialChannel(ctx, dest, hello)
 	if err != nil {
 		return nil, err
 	}
 	hello.Role = wire.RoleUrgent
-	urgent, err := dialChannel(ctx, s.dest, hello)
+	urgent, err := dialChannel(ctx, dest, hello)
 	if err != nil {
 		main.Close()
 		return nil, err
@@ -273,18 +316,18 @@ func (s *Source) config() ([]byte, error) {
 	return body, nil
 }
 
-// handOver is the downtime: it pauses the guest here and has it run there. An
-// error that is not a *PausedError means that the guest runs here again.
-func (s *Source) handOver(ctx context.Context, l *link, rep *Report) (sums *checksummer, running wire.Running, err error) {
+// handOver is the downtime: it pauses the guest here and gives it up, so that
+// it runs there. An error means that the guest runs here again.
+func (s *Source) handOver(ctx context.Context, l *link) (sums *checksummer, err error) {
 	s.phase.Store(PhaseDevice)
-	stopping := time.Now()
+	d := &s.report.Downtime
+	s.stopping = time.Now()
 	if err := s.machine.Pause(ctx); err != nil {
-		return nil, running, fmt.Errorf("pause the VM: %w", err)
+		return nil, fmt.Errorf("pause the VM: %w", err)
 	}
-	stopped := time.Now()
+	d.PauseNS = int64(time.Since(s.stopping))
 	defer func() {
-		var paused *PausedError
-		if err == nil || errors.As(err, &paused) {
+		if err == nil {
 			return
 		}
 		sums.stop()
@@ -292,54 +335,52 @@ func (s *Source) handOver(ctx context.Context, l *link, rep *Report) (sums *chec
 			err = errors.Join(err, fmt.Errorf("resume the VM after the failed migration: %w", rerr))
 		}
 	}()
+	saving := time.Now()
 	pack, err := s.pack()
 	if err != nil {
-		return nil, running, err
+		return nil, err
 	}
-	saved := time.Now()
+	d.SaveNS = int64(time.Since(saving))
 	l.serving.Store(true)
 	if err := s.sendMain(l, pack); err != nil {
-		return nil, running, l.explain(err)
+		return nil, l.explain(err)
 	}
-	loadNanos, err := l.awaitLoaded(ctx)
+	loadNanos, err := await(ctx, l, l.loaded)
 	if err != nil {
-		return nil, running, err
+		return nil, err
 	}
+	d.LoadNS = int64(loadNanos)
 	if s.opt.Verify {
 		sums = startChecksums(s.machine.Blocks())
 	}
 	// From here on there is no way back by ourselves.
 	if !s.committed.CompareAndSwap(undecided, runWritten) {
-		return sums, running, ErrCancelled
+		return sums, ErrCancelled
 	}
 	if !l.detach() {
-		return sums, running, context.Cause(ctx)
+		return sums, context.Cause(ctx)
 	}
 	if err := s.machine.HandOver(); err != nil {
-		return sums, running, err
+		return sums, err
 	}
-	run := wire.Message(wire.TypeRun, nil)
-	if n, err := l.main.Write(run); n < len(run) {
+	if written, err := s.sendRun(l); !written {
 		// The destination never gets the rest of it, so it never runs.
-		return sums, running, errors.Join(fmt.Errorf("POSTCOPY_RUN: %w", l.explain(err)), s.machine.TakeBack())
+		return sums, errors.Join(err, s.machine.TakeBack())
 	}
-	s.ram.wire.Add(uint64(len(run)))
-	running, err = l.awaitRunning()
-	if err != nil {
-		return sums, running, &PausedError{fmt.Errorf("no RUNNING after POSTCOPY_RUN: %w", err)}
+	s.report.Owner = OwnerDestination
+	return sums, nil
+}
+
+// sendRun writes POSTCOPY_RUN. Whether all of it was written decides who owns
+// the guest.
+func (s *Source) sendRun(l *link) (written bool, err error) {
+	run := wire.Message(wire.TypeRun, nil)
+	n, err := l.main.Write(run)
+	s.ram.wire.Add(uint64(n))
+	if n < len(run) {
+		return false, fmt.Errorf("POSTCOPY_RUN: %w", l.explain(err))
 	}
-	end := time.Now()
-	down := Downtime{
-		PauseNS:  int64(stopped.Sub(stopping)),
-		SaveNS:   int64(saved.Sub(stopped)),
-		LoadNS:   int64(loadNanos),
-		ResumeNS: int64(running.ResumeNanos),
-	}
-	rep.DowntimeNS = int64(end.Sub(stopping) - l.rtt/2)
-	down.TransferNS = max(0, rep.DowntimeNS-down.PauseNS-down.SaveNS-down.LoadNS-down.ResumeNS)
-	rep.Downtime = down
-	rep.Owner = OwnerDestination
-	return sums, running, nil
+	return true, nil
 }
 
 // pack saves every device into one PACKAGED message.
@@ -395,72 +436,6 @@ func (s *Source) pushAll(l *link, sums *checksummer) error {
 		return err
 	}
 	return s.sendMain(l, done)
-}
-
-// checksummer works out the CRC-32C of every page as the source's pause left
-// it. Nothing changes these pages any more, so it need not hold up the guest.
-type checksummer struct {
-	blocks []*memslot.Block
-	halt   chan struct{}
-	done   chan struct{}
-	sums   [][]uint32
-	err    error // after done
-}
-
-func startChecksums(blocks []*memslot.Block) *checksummer {
-	c := &checksummer{blocks: blocks, halt: make(chan struct{}), done: make(chan struct{})}
-	go func() {
-		defer close(c.done)
-		for _, b := range blocks {
-			sums := make([]uint32, 0, b.Size()/wire.PageSize)
-			for off := uint64(0); off < b.Size(); off += wire.PageSize {
-				select {
-				case <-c.halt:
-					return
-				default:
-				}
-				page, err := b.View(off, wire.PageSize)
-				if err != nil {
-					c.err = err
-					return
-				}
-				sums = append(sums, crc32.Checksum(page, wire.Castagnoli))
-			}
-			c.sums = append(c.sums, sums)
-		}
-	}()
-	return c
-}
-
-// stop gives up, and waits until guest memory is no longer read.
-func (c *checksummer) stop() {
-	if c == nil {
-		return
-	}
-	close(c.halt)
-	<-c.done
-}
-
-// send sends every checksum, and says how many there were.
-func (c *checksummer) send(send func([]byte) error) (count uint64, err error) {
-	if c == nil {
-		return 0, nil
-	}
-	<-c.done
-	if c.err != nil {
-		return 0, c.err
-	}
-	for b, sums := range c.sums {
-		for first := 0; first < len(sums); first += wire.MaxChecksums {
-			part := sums[first:min(first+wire.MaxChecksums, len(sums))]
-			m := wire.Checksums{Block: uint16(b), First: uint64(first), Sums: part}
-			if err := send(m.Append(nil)); err != nil {
-				return count, err
-			}
-			count += uint64(len(part))
-		}
-	}
-	return count, nil
 }
 
 // errShutEarly says that the destination closed in a way that is no success.

@@ -318,6 +318,10 @@ func DecodeComplete(b []byte) (Complete, error) {
 	}, nil
 }
 
+// Cancel tells the destination that the source keeps the VM, and why: its body
+// is a text of at most MaxText bytes.
+func Cancel(why string) []byte { return Message(TypeCancel, []byte(clip(why))) }
+
 // appendName appends a name of at most maxName bytes with its length before it.
 func appendName(b []byte, name string) []byte {
 	name = name[:min(len(name), maxName)]

@@ -31,6 +31,8 @@ const (
 	TypeRun
 	TypeChecksums
 	TypeComplete
+	TypeResume
+	TypeCancel
 )
 
 // forward says for each forward type its name and the longest body it may
@@ -51,6 +53,8 @@ var forward = map[Type]struct {
 	TypeRun:            {"POSTCOPY_RUN", 0},
 	TypeChecksums:      {"CHECKSUMS", 10 + 4*MaxChecksums},
 	TypeComplete:       {"COMPLETE", 24},
+	TypeResume:         {"POSTCOPY_RESUME", 0},
+	TypeCancel:         {"CANCEL", MaxText},
 }
 
 // Bounds on what one message may hold.

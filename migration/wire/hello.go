@@ -34,12 +34,13 @@ type ID [16]byte
 func (id ID) String() string { return fmt.Sprintf("%x", id[:]) }
 
 // Hello opens a channel. Wire: magic, MinVersion be16, MaxVersion be16, ID,
-// Role u8, Index u8, two zero bytes.
+// Role u8, Index u8, Resume u8 (0 or 1), a zero byte.
 type Hello struct {
 	MinVersion, MaxVersion uint16 // of the stream, inclusive
 	ID                     ID
 	Role                   Role
 	Index                  uint8 // among the channels of this role
+	Resume                 bool  // goes on with a migration whose connections broke
 }
 
 const helloSize = 8 + 2 + 2 + 16 + 1 + 1 + 2
@@ -50,7 +51,11 @@ func (h Hello) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, h.MinVersion)
 	b = binary.BigEndian.AppendUint16(b, h.MaxVersion)
 	b = append(b, h.ID[:]...)
-	return append(b, byte(h.Role), h.Index, 0, 0)
+	resume := byte(0)
+	if h.Resume {
+		resume = 1
+	}
+	return append(b, byte(h.Role), h.Index, resume, 0)
 }
 
 // ReadHello reads and checks a hello. It reads a fixed number of bytes, so a
@@ -72,11 +77,12 @@ func ReadHello(r io.Reader) (Hello, error) {
 		ID:         ID(b[12:28]),
 		Role:       Role(b[28]),
 		Index:      b[29],
+		Resume:     b[30] == 1,
 	}
 	if h.MinVersion > h.MaxVersion {
 		return Hello{}, errorf("hello", "versions %d to %d: the first is above the last", h.MinVersion, h.MaxVersion)
 	}
-	if b[30] != 0 || b[31] != 0 {
+	if b[30] > 1 || b[31] != 0 {
 		return Hello{}, errorf("hello", "reserved bytes are %#x, not zero", b[30:])
 	}
 	return h, nil

@@ -17,6 +17,8 @@ const (
 	ReturnRunning
 	ReturnFailed
 	ReturnStats
+	ReturnRecvBitmap
+	ReturnResumeAck
 )
 
 // returns says for each return-path type its name and the shortest and longest
@@ -25,13 +27,15 @@ var returns = map[ReturnType]struct {
 	name     string
 	min, max uint16
 }{
-	ReturnShut:     {"SHUT", 4, 4},
-	ReturnPong:     {"PONG", 4, 4},
-	ReturnReqPages: {"REQ_PAGES", 16, 17 + maxName},
-	ReturnLoaded:   {"LOADED", 8, 8},
-	ReturnRunning:  {"RUNNING", 16, 16},
-	ReturnFailed:   {"FAILED", 4, 4 + MaxText},
-	ReturnStats:    {"STATS", 2, 1<<16 - 1},
+	ReturnShut:       {"SHUT", 4, 4},
+	ReturnPong:       {"PONG", 4, 4},
+	ReturnReqPages:   {"REQ_PAGES", 16, 17 + maxName},
+	ReturnLoaded:     {"LOADED", 8, 8},
+	ReturnRunning:    {"RUNNING", 16, 16},
+	ReturnFailed:     {"FAILED", 4, 4 + MaxText},
+	ReturnStats:      {"STATS", 2, 1<<16 - 1},
+	ReturnRecvBitmap: {"RECV_BITMAP", 10, 9 + maxName + MaxBitmapPages/8},
+	ReturnResumeAck:  {"RESUME_ACK", 4, 4},
 }
 
 func (t ReturnType) String() string {
@@ -72,6 +76,53 @@ func appendReturn(b []byte, t ReturnType, length int) []byte {
 	return binary.BigEndian.AppendUint16(b, uint16(length))
 }
 
+// MaxBitmapPages is how many host pages one RECV_BITMAP may speak of.
+const MaxBitmapPages = 256 << 10
+
+// RecvBitmap is RECV_BITMAP: which of a run of host pages have arrived. Wire:
+// name length u8, name, First be64, bitmap to the end of the body: bit i%8,
+// from the lowest, of byte i/8 stands for page First+i. Bits past the end of
+// the block are zero.
+type RecvBitmap struct {
+	Block  []byte // name; aliases what was decoded
+	First  uint64 // host page; a multiple of 8
+	Bitmap []byte // aliases what was decoded
+}
+
+// AppendRecvBitmap appends a RECV_BITMAP.
+func AppendRecvBitmap(b []byte, name string, first uint64, bitmap []byte) []byte {
+	b = appendReturn(b, ReturnRecvBitmap, 9+len(name)+len(bitmap))
+	b = appendName(b, name)
+	b = binary.BigEndian.AppendUint64(b, first)
+	return append(b, bitmap...)
+}
+
+// DecodeRecvBitmap decodes the body of a RECV_BITMAP.
+func DecodeRecvBitmap(b []byte) (RecvBitmap, error) {
+	name, b, ok := cutName(b)
+	if !ok || len(name) == 0 || len(b) < 9 {
+		return RecvBitmap{}, errorf("RECV_BITMAP", "the header runs past the end")
+	}
+	r := RecvBitmap{Block: name, First: binary.BigEndian.Uint64(b), Bitmap: b[8:]}
+	if r.First%8 != 0 || len(r.Bitmap) > MaxBitmapPages/8 {
+		return RecvBitmap{}, errorf("RECV_BITMAP", "%d bytes of bitmap from page %d on", len(r.Bitmap), r.First)
+	}
+	return r, nil
+}
+
+// What RESUME_ACK says about the destination. A third case, that it is not the
+// one that the source had, is refused at the hello.
+const (
+	ResumeRunning = 0 // it acted on POSTCOPY_RUN: the guest is there
+	ResumeLoaded  = 1 // it never got POSTCOPY_RUN, and waits for it
+)
+
+// AppendResumeAck appends a RESUME_ACK: every RECV_BITMAP was sent, and the
+// stream goes on from there.
+func AppendResumeAck(b []byte, state uint32) []byte {
+	return binary.BigEndian.AppendUint32(appendReturn(b, ReturnResumeAck, 4), state)
+}
+
 // AppendShut appends a SHUT: the destination sends no more. status 0 is the
 // only success.
 func AppendShut(b []byte, status uint32) []byte {
@@ -83,7 +134,7 @@ func AppendPong(b []byte, seq uint32) []byte {
 	return binary.BigEndian.AppendUint32(appendReturn(b, ReturnPong, 4), seq)
 }
 
-// DecodeUint32 decodes the body of a SHUT or a PONG, whose length ReadReturn
+// DecodeUint32 decodes the body of a SHUT, PONG or RESUME_ACK, whose length ReadReturn
 // has checked.
 func DecodeUint32(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
 
