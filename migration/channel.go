@@ -71,24 +71,33 @@ func greet(c net.Conn, h wire.Hello) (wire.Welcome, error) {
 	return wire.ReadWelcome(c)
 }
 
-// tune sets the socket up for its role. Each setting only makes things faster,
-// so one that the kernel refuses is left.
+// deadPeer is after how long of silence a TCP connection counts as broken: no
+// answer to keepalives, or to what was sent.
+const deadPeer = 20 * time.Second
+
+// tune sets the socket up for its role. Go sets TCP_NODELAY by itself.
 func tune(c net.Conn, r wire.Role) {
-	if r != wire.RoleMain {
-		return // Go sets TCP_NODELAY, which is all that urgent needs
-	}
 	switch c := c.(type) {
 	case *net.TCPConn:
+		// None of these can fail on a socket that is connected, but for a
+		// kernel that lacks them, which does without.
+		_ = c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: deadPeer / 4, Interval: deadPeer / 4, Count: 3})
 		raw, err := c.SyscallConn()
 		if err != nil {
 			return
 		}
-		raw.Control(func(fd uintptr) {
-			// Unlike a small SO_SNDBUF this does not bound what is in
-			// flight, so that a long round trip costs no throughput.
-			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, bulkUnsent)
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(deadPeer.Milliseconds()))
+			if r == wire.RoleMain {
+				// Unlike a small SO_SNDBUF this does not bound what is
+				// in flight, so that a long round trip costs no
+				// throughput.
+				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, bulkUnsent)
+			}
 		})
 	case *net.UnixConn:
-		c.SetWriteBuffer(bulkUnsent)
+		if r == wire.RoleMain {
+			_ = c.SetWriteBuffer(bulkUnsent)
+		}
 	}
 }

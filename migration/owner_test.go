@@ -96,7 +96,7 @@ func receiveWith(t *testing.T, l *ledger, build Builder) *receiver {
 		t.Fatal(err)
 	}
 	r := &receiver{t: t, addr: ListenAddress(ln), ledger: l, cancel: cancel, ended: make(chan struct{})}
-	r.dest = NewDestination(build, quietLog(t))
+	r.dest = NewDestination(build, DestinationOptions{Log: quietLog(t)})
 	go func() {
 		defer close(r.ended)
 		r.err = r.dest.Receive(ctx, ln)

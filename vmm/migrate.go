@@ -29,6 +29,9 @@ type MigrateRequest struct {
 	Destination string        `json:"destination"` // tcp:HOST:PORT or unix:PATH
 	Verify      bool          `json:"verify,omitempty"`
 	Timeout     time.Duration `json:"timeout_ns,omitempty"` // until the guest runs at the destination; 0 is no limit
+	// Recover is for how long to dial again when the connections broke after
+	// that, 0 not at all.
+	Recover time.Duration `json:"recover_ns,omitempty"`
 	// Detach answers at once, with the first event.
 	Detach bool `json:"detach,omitempty"`
 }
@@ -108,14 +111,14 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, &APIError{Message: err.Error(), Code: CodeBadRequest}
 	}
-	if req.Timeout < 0 {
-		return nil, &APIError{Message: fmt.Sprintf("timeout_ns is %d: has to be 0 or more", req.Timeout), Code: CodeBadRequest}
+	if req.Timeout < 0 || req.Recover < 0 {
+		return nil, &APIError{Message: fmt.Sprintf("timeout_ns is %d, recover_ns %d: have to be 0 or more", req.Timeout, req.Recover), Code: CodeBadRequest}
 	}
 	if err := vm.Depart(); err != nil {
 		return nil, err
 	}
 	source, err := migration.NewSource(vm, dest, migration.Options{
-		VM: vm.Name(), Verify: req.Verify, Timeout: req.Timeout, Log: d.log,
+		VM: vm.Name(), Verify: req.Verify, Timeout: req.Timeout, Recover: req.Recover, Log: d.log,
 	})
 	if err != nil {
 		vm.Stay()

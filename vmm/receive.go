@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"time"
 
 	"microvm/migration"
 )
@@ -14,6 +15,9 @@ type ArrivalOptions struct {
 	Name    string   // replaces the name that the VM has at the source, if not empty
 	Console *Console // what its serial port is connected to; nil is nothing
 	Logger  *slog.Logger
+	// Recover is how long to wait for a source whose connections broke, 0
+	// not at all.
+	Recover time.Duration
 }
 
 // An Arrival is a VM on its way in from another host.
@@ -37,7 +41,7 @@ type Arrival struct {
 // from now on.
 func NewArrival(o ArrivalOptions) (*Arrival, error) {
 	a := &Arrival{o: o, runs: make(chan *VM, 1)}
-	a.dest = migration.NewDestination(a.build, o.Logger)
+	a.dest = migration.NewDestination(a.build, migration.DestinationOptions{Recover: o.Recover, Log: o.Logger})
 	if o.Name == "" {
 		return a, nil
 	}
@@ -58,10 +62,7 @@ func (a *Arrival) GiveUp() bool { return a.dest.GiveUp() }
 func (a *Arrival) Receive(ctx context.Context, ln net.Listener) error {
 	err := a.dest.Receive(ctx, ln)
 	var lost *migration.LostError
-	switch {
-	case err == nil:
-		return a.settle()
-	case errors.As(err, &lost):
+	if err == nil || errors.As(err, &lost) {
 		return err
 	}
 	if a.vm != nil {
@@ -72,16 +73,6 @@ func (a *Arrival) Receive(ctx context.Context, ln net.Listener) error {
 		err = errors.Join(err, a.Server.Close(ExitStatus{Code: ExitCode(err), Reason: err.Error()}))
 	}
 	return err
-}
-
-// settle ends the VM's postcopy state, unless the guest has ended already.
-func (a *Arrival) settle() error {
-	select {
-	case <-a.vm.Done():
-		return nil
-	default:
-		return a.vm.Settle()
-	}
 }
 
 // open makes the VM's state directory and answers in it.

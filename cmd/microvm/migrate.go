@@ -28,7 +28,7 @@ const (
 var migrateCommand = command{
 	name:    "migrate",
 	summary: "Move a running VM to another host",
-	usage:   "migrate VM DEST --postcopy [--verify] [--timeout D] [--detach] [--progress auto|plain|json|none] [--report text|json]",
+	usage:   "migrate VM DEST --postcopy [--verify] [--timeout D] [--recover D] [--detach] [--progress auto|plain|json|none] [--report text|json]",
 	about: `
 DEST is the address that microvm receive printed on the other host. With
 --postcopy the guest runs there at once, and the pages that it touches are
@@ -38,9 +38,13 @@ them are there.
 Ctrl-C cancels while the guest still runs here. After that it only leaves the
 migration to itself; microvm migrate-status VM shows how it goes.
 
+If the connection breaks while the guest runs there and pages of it are here,
+the guest goes on with the pages it has, and this side connects again by itself.
+
 Exit status: 0 the VM is at the destination; 4 refused before anything moved;
-5 failed or cancelled, and the VM runs on here; 6 paused: the connection broke
-while the guest ran there and pages of it are here; 124 not within --timeout,
+5 failed or cancelled, and the VM runs on here; 6 paused: the connection
+broke after the guest began to run there, and not to be had again within
+--recover; 124 not within --timeout,
 and the VM runs on here.`,
 	examples: []string{
 		"microvm migrate a tcp:192.0.2.7:4444 --postcopy",
@@ -52,6 +56,7 @@ and the VM runs on here.`,
 		flags.BoolVar(&postcopy, "postcopy", false, "run the guest at the destination first, move its memory after")
 		flags.BoolVar(&m.req.Verify, "verify", false, "compare a checksum of every page on both sides")
 		flags.DurationVar(&m.req.Timeout, "timeout", 0, "give up if the guest does not run at the destination by then (default never)")
+		flags.DurationVar(&m.req.Recover, "recover", defaultRecover, "for how long to connect again if the connection breaks after that")
 		flags.BoolVar(&detach, "detach", false, "return once the migration has begun")
 		flags.StringVar(&m.progress, "progress", "auto", "on stderr: auto, plain, json or none")
 		flags.StringVar(&m.report, "report", "text", "on stdout: text or json")
@@ -78,6 +83,10 @@ and the VM runs on here.`,
 		}
 	},
 }
+
+// defaultRecover is for how long each side waits for the other to be reachable
+// again while the guest's memory is on both.
+const defaultRecover = 5 * time.Minute
 
 // migrateRun is one run of the command.
 type migrateRun struct {

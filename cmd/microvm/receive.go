@@ -24,7 +24,7 @@ const exitLost = 7
 var receiveCommand = command{
 	name:    "receive",
 	summary: "Take in a VM from another host and run it",
-	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--console stdio|socket|off] [--timeout D]",
+	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--console stdio|socket|off] [--timeout D] [--recover D]",
 	about: `
 Waits for one migration, builds the VM that it describes, and runs it as if it
 had been started here. The first line on stdout is the address to migrate to;
@@ -41,11 +41,12 @@ Exit status: that of run, once the VM has run here; 7 it ran here and is lost;
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
 		var listen, name, mode string
-		var timeout time.Duration
+		var timeout, recover time.Duration
 		flags.StringVar(&listen, "listen", "", "`address` to wait at: tcp:HOST:PORT or unix:PATH")
 		flags.StringVar(&name, "name", "", "the VM's name here (default the name it had)")
 		flags.StringVar(&mode, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off")
 		flags.DurationVar(&timeout, "timeout", 0, "give up if the VM does not run here by then (default never)")
+		flags.DurationVar(&recover, "recover", defaultRecover, "how long to wait for the source if the connection breaks")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			if err := noArguments(args); err != nil {
 				return err
@@ -70,7 +71,7 @@ Exit status: that of run, once the VM has run here; 7 it ran here and is lost;
 				return err
 			}
 			defer ln.Close()
-			r := &reception{session: newSession(mode), name: name, timeout: timeout}
+			r := &reception{session: newSession(mode), name: name, timeout: timeout, recover: recover}
 			return r.run(ctx, ln, stdout)
 		}
 	},
@@ -81,10 +82,11 @@ type reception struct {
 	session *session
 	name    string
 	timeout time.Duration
+	recover time.Duration
 }
 
 func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
-	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default()})
+	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover})
 	if err != nil {
 		return err
 	}
