@@ -2,7 +2,6 @@ package migration
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -29,10 +28,6 @@ func (s *Source) reconnect(why error) (*link, error) {
 		l, err := s.resume(ctx)
 		if err == nil {
 			return l, nil
-		}
-		var refused *RefusedError
-		if errors.As(err, &refused) {
-			return nil, fmt.Errorf("%w; first: %w", err, why)
 		}
 		s.opt.Log.Debug("not connected again yet", "error", err)
 		select {

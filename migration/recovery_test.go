@@ -1,0 +1,251 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"microvm/migration/wire"
+)
+
+var seeds = flag.Int("migration.seeds", 40, "how many random ways of cutting connections to try")
+
+// cutter stands between a source and a destination and cuts all connections
+// whenever a random number of bytes has passed, a given number of times.
+type cutter struct {
+	ln     net.Listener
+	target Address
+	served sync.WaitGroup
+
+	mu    sync.Mutex
+	rng   *rand.Rand
+	reach int64 // bytes between two cuts, at most
+	cuts  int   // still to be made
+	left  int64 // bytes until the next
+	conns []net.Conn
+}
+
+func newCutter(t *testing.T, target Address, seed uint64, cuts int, reach int64) (*cutter, Address) {
+	t.Helper()
+	ln, err := Listen(t.Context(), Address{"tcp", "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cutter{ln: ln, target: target, rng: rand.New(rand.NewPCG(seed, 2)), cuts: cuts, reach: reach}
+	c.left = c.rng.Int64N(reach)
+	c.served.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			c.served.Go(func() { c.carry(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		ln.Close()
+		c.mu.Lock()
+		c.closeAll()
+		c.mu.Unlock()
+		c.served.Wait()
+	})
+	return c, ListenAddress(ln)
+}
+
+// carry passes one connection's bytes on, both ways.
+func (c *cutter) carry(near net.Conn) {
+	far, err := net.Dial(c.target.Network, c.target.Target)
+	if err != nil {
+		near.Close()
+		return
+	}
+	c.mu.Lock()
+	c.conns = append(c.conns, near, far)
+	c.mu.Unlock()
+	c.served.Go(func() { c.pass(far, near) })
+	c.pass(near, far)
+}
+
+func (c *cutter) pass(dst, src net.Conn) {
+	defer dst.Close()
+	defer src.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := src.Read(buf)
+		pass := c.spend(n)
+		if _, werr := dst.Write(buf[:pass]); err != nil || werr != nil || pass < n {
+			return
+		}
+	}
+}
+
+// spend accounts for n bytes and tells how many of them may pass; it cuts
+// everything when the next cut is due.
+func (c *cutter) spend(n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cuts == 0 || int64(n) < c.left {
+		c.left -= int64(n)
+		return n
+	}
+	pass := int(c.left)
+	c.cuts--
+	c.left = c.rng.Int64N(c.reach)
+	// What was to pass before the cut does, in this direction; the other
+	// loses what is in its buffer, as on a real network.
+	time.AfterFunc(0, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.closeAll()
+	})
+	return pass
+}
+
+func (c *cutter) closeAll() {
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+	c.conns = nil
+}
+
+// TestCutAnywhereEndsInOneOfTwoWays: however often and wherever connections are
+// cut, in the end either the whole VM is at the destination, verified, or it
+// runs at the source with its memory as it was.
+func TestCutAnywhereEndsInOneOfTwoWays(t *testing.T) {
+	for seed := range uint64(*seeds) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		cuts := 1 + rng.IntN(4)
+		// Some cut in the first bytes, where the handshakes are.
+		reach := int64(1) << (9 + rng.IntN(14))
+		completed := cutRun(t, seed, cuts, reach)
+		if testing.Verbose() {
+			t.Logf("seed %d: %d cuts within %d bytes: completed %v", seed, cuts, reach, completed)
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d: %d cuts within %d bytes", seed, cuts, reach)
+		}
+	}
+}
+
+func cutRun(t *testing.T, seed uint64, cuts int, reach int64) (completed bool) {
+	const recover = 30 * time.Second
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	src := newTestMachine(t, 4<<20, wire.PageSize)
+	src.fill(t)
+	build, built := builderOf(t, func(dst *testMachine) { dst.guests = 2 })
+	ln, err := Listen(ctx, Address{"tcp", "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := NewDestination(build, DestinationOptions{Recover: recover, Log: quietLog(t)})
+	received := make(chan error, 1)
+	go func() { received <- d.Receive(ctx, ln) }()
+	_, addr := newCutter(t, ListenAddress(ln), seed, cuts, reach)
+	s, err := NewSource(src, addr, Options{Verify: true, Recover: recover, Log: quietLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rep, err := s.Run(ctx)
+	var paused *PausedError
+	switch {
+	case err == nil:
+		if err := <-received; err != nil {
+			t.Errorf("the source completed, the destination says: %v", err)
+			return false
+		}
+		(&move{source: src, dest: built(), report: rep}).completed(t)
+		if rep.Verified == nil || !*rep.Verified {
+			t.Errorf("not verified: %q", rep.Error)
+		}
+		return true
+	case errors.As(err, &paused):
+		t.Errorf("paused, with a destination that is there: %v", err)
+	default:
+		if src.paused.Load() != src.resumed.Load() || src.handedOver.Load() != 0 {
+			t.Errorf("the source does not run: %d pauses, %d resumes, handed over %d", src.paused.Load(), src.resumed.Load(), src.handedOver.Load())
+		}
+		d.GiveUp()
+		if err := <-received; err == nil {
+			t.Error("the source runs the VM and the destination has received it")
+		}
+		if b := built(); b != nil && b.running.Load() {
+			t.Error("both sides run")
+		}
+		blank := newTestMachine(t, 4<<20, wire.PageSize)
+		blank.fill(t)
+		equalMemory(t, src, blank)
+	}
+	return false
+}
+
+// TestARunThatWasLostIsSentAgain cuts between POSTCOPY_RUN and RUNNING: the
+// destination never got RUN, and the handshake settles it.
+func TestARunThatWasLostIsSentAgain(t *testing.T) {
+	for _, point := range []struct {
+		name string
+		back bool
+	}{{"POSTCOPY_RUN", false}, {"RUNNING", true}} {
+		t.Run(point.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			src := newTestMachine(t, 1<<20)
+			src.fill(t)
+			build, built := builderOf(t, nil)
+			ln, err := Listen(ctx, Address{"tcp", "127.0.0.1:0"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := NewDestination(build, DestinationOptions{Recover: time.Minute, Log: quietLog(t)})
+			received := make(chan error, 1)
+			go func() { received <- d.Receive(ctx, ln) }()
+			swallow := newSwallower(t, ListenAddress(ln), point.name, point.back)
+			s, err := NewSource(src, swallow, Options{Recover: time.Minute, Log: quietLog(t)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rep, err := s.Run(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rep.Recoveries != 1 || rep.DowntimeNS == 0 {
+				t.Errorf("recoveries %d, downtime %d", rep.Recoveries, rep.DowntimeNS)
+			}
+			if err := <-received; err != nil {
+				t.Error(err)
+			}
+			(&move{source: src, dest: built(), report: rep}).completed(t)
+		})
+	}
+}
+
+// newSwallower passes connections on, but for the first message of one name
+// and direction on a main channel: it and every connection are lost.
+func newSwallower(t *testing.T, target Address, name string, back bool) Address {
+	lost := false
+	var p *proxy
+	p, addr := newProxy(t, target, func(at point, message []byte) (int, bool) {
+		if lost || at.leg.back != back || at.name != name {
+			return len(message), false
+		}
+		lost = true
+		go p.drop()
+		return 0, false
+	})
+	return addr
+}
+
+// drop closes every connection, and lets new ones come.
+func (p *proxy) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.conns = nil
+}
