@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +21,8 @@ type ledger struct {
 	both    bool // at some instant
 	paused  int
 	resumed int
+	handed  int // over
+	taken   int // back
 	ran     int
 	stopped int
 }
@@ -48,6 +51,16 @@ func (m sourceSide) Resume() error {
 	return m.testMachine.Resume()
 }
 
+func (m sourceSide) HandOver() error {
+	m.l.change(func() { m.l.handed++ })
+	return m.testMachine.HandOver()
+}
+
+func (m sourceSide) TakeBack() error {
+	m.l.change(func() { m.l.taken++ })
+	return m.testMachine.TakeBack()
+}
+
 // destSide is a machine whose ledger knows when it runs.
 type destSide struct {
 	*testMachine
@@ -66,14 +79,13 @@ func (m destSide) Stop() {
 
 // receiver is a destination that runs in the background.
 type receiver struct {
-	t       *testing.T
-	dest    *Destination
-	addr    Address
-	ledger  *ledger
-	cancel  context.CancelFunc
-	machine *testMachine // once built
-	ended   chan struct{}
-	err     error // after ended
+	t      *testing.T
+	dest   *Destination
+	addr   Address
+	ledger *ledger
+	cancel context.CancelFunc
+	ended  chan struct{}
+	err    error // after ended
 }
 
 // receive starts a destination; configure adjusts the machine that it builds.
@@ -118,6 +130,18 @@ func (r *receiver) wait() error {
 	return r.err
 }
 
+// reach waits until the destination is in a phase.
+func (r *receiver) reach(p Phase) {
+	r.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); r.dest.Phase() != p; <-tick.C {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("in phase %s, not %s", r.dest.Phase(), p)
+		}
+	}
+}
+
 // kill ends the destination, and waits until it has.
 func (r *receiver) kill() error {
 	r.cancel()
@@ -127,6 +151,7 @@ func (r *receiver) kill() error {
 // sender is a source with the machine that it moves.
 type sender struct {
 	t       *testing.T
+	ctx     context.Context // of Run
 	machine *testMachine
 	ledger  *ledger
 	source  *Source
@@ -134,34 +159,64 @@ type sender struct {
 	err     error
 }
 
+// Sizes of the blocks of the machine that send moves.
+var sentSizes = []uint64{1 << 20, wire.PageSize}
+
 // send prepares the migration of a machine of 257 pages to a.
 func send(t *testing.T, l *ledger, a Address, opt Options) *sender {
 	t.Helper()
-	m := newTestMachine(t, 1<<20, wire.PageSize)
+	return sendAs(t, l, a, opt, sentSizes, func(m sourceSide) SourceMachine { return m })
+}
+
+// sendAs is send with a machine of these sizes, changed by as.
+func sendAs(t *testing.T, l *ledger, a Address, opt Options, sizes []uint64, as func(sourceSide) SourceMachine) *sender {
+	t.Helper()
+	m := newTestMachine(t, sizes...)
 	m.fill(t)
 	l.change(func() { l.source = true })
 	opt.Log = quietLog(t)
-	s, err := NewSource(sourceSide{m, l}, a, opt)
+	s, err := NewSource(as(sourceSide{m, l}), a, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &sender{t: t, machine: m, ledger: l, source: s}
+	return &sender{t: t, ctx: t.Context(), machine: m, ledger: l, source: s}
 }
 
 // run migrates. It fails the test if that does not end.
 func (s *sender) run() error {
 	s.t.Helper()
+	return s.start()()
+}
+
+// start migrates in the background; what it returns waits for the end.
+func (s *sender) start() (wait func() error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.report, s.err = s.source.Run(s.t.Context())
+		s.report, s.err = s.source.Run(s.ctx)
 	}()
-	select {
-	case <-ended:
-	case <-time.After(patience):
-		s.t.Fatalf("Run has not returned, in phase %s", s.source.Phase())
+	return func() error {
+		s.t.Helper()
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			s.t.Fatalf("Run has not returned, in phase %s", s.source.Phase())
+		}
+		return s.err
 	}
-	return s.err
+}
+
+// says fails the test unless err holds all of the words.
+func says(t *testing.T, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q does not say %q", err, w)
+		}
+	}
 }
 
 // stayed fails the test unless the migration failed and the guest is where it
@@ -188,6 +243,9 @@ func (s *sender) stayed() {
 	if l.paused != l.resumed || l.paused > 1 || !l.source {
 		s.t.Errorf("paused %d times, resumed %d times", l.paused, l.resumed)
 	}
+	if l.handed != l.taken {
+		s.t.Errorf("handed over %d times, taken back %d times", l.handed, l.taken)
+	}
 	if l.ran != 0 {
 		s.t.Error("the destination ran the guest")
 	}
@@ -210,6 +268,9 @@ func (s *sender) gone() {
 	}
 	if l.paused != 1 || l.resumed != 0 || l.source || l.both {
 		s.t.Errorf("paused %d times, resumed %d times; both ran it: %v", l.paused, l.resumed, l.both)
+	}
+	if l.handed != 1 || l.taken != 0 {
+		s.t.Errorf("handed over %d times, taken back %d times", l.handed, l.taken)
 	}
 	s.intact()
 }
