@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// guestWork is the command line of the tiny kernel for a guest under load: every page written once, then pages of the
+// first half written at random.
+func guestWork(mem, rate int) string {
+	line := fmt.Sprintf("fill=1 work=write order=rand span=%d beat=100", mem/2)
+	if rate > 0 {
+		line += fmt.Sprintf(" rate=%d", rate)
+	}
+	return line
+}
+
+// awaitWork waits until the guest has filled its memory and is well under way, the same on both sides.
+func awaitWork(p *process) error {
+	_, _, _, err := p.await(0, "beat 3 ")
+	return err
+}
+
+// awaitLife waits for a heartbeat from now on: the guest is alive where it went.
+func awaitLife(p *process) error {
+	_, _, _, err := p.await(p.said(), "beat ")
+	return err
+}
+
+// firstLine waits for a process's first line.
+func firstLine(p *process) (string, error) {
+	_, line, _, err := p.await(0, "")
+	return line, err
+}
+
+// within calls f until it is done, or says why not any more.
+func within(what string, f func() (done bool, err error)) error {
+	deadline := time.Now().Add(waitLimit)
+	for {
+		done, err := f()
+		if done || err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s: not within %v", what, waitLimit)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
