@@ -130,11 +130,11 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 	d.source, d.done = source, done
 	go func() {
 		report, err := source.Run(context.Background())
-		last := MigrationEvent{Status: source.Status(), Report: report, Error: migrationError(err)}
-		d.mu.Lock()
-		d.last = last
-		d.mu.Unlock()
 		d.settle(vm, dest, err)
+		// Whoever hears of the end may want to do something with the VM.
+		d.mu.Lock()
+		d.last = MigrationEvent{Status: source.Status(), Report: report, Error: migrationError(err)}
+		d.mu.Unlock()
 		close(done)
 	}()
 	return done, nil
