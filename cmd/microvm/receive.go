@@ -90,12 +90,13 @@ func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(stdout, migration.ListenAddress(ln))
-	received := make(chan error, 1)
-	go func() { received <- a.Receive(ctx, ln) }()
+	// Before the address is known: whoever has it may send a signal too.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(signals)
+	fmt.Fprintln(stdout, migration.ListenAddress(ln))
+	received := make(chan error, 1)
+	go func() { received <- a.Receive(ctx, ln) }()
 	var late <-chan time.Time
 	if r.timeout > 0 {
 		late = time.After(r.timeout)
