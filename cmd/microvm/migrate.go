@@ -115,12 +115,22 @@ func (m *migrateRun) run(ctx context.Context, name string) error {
 		fmt.Fprintf(os.Stderr, "microvm migrate: left; the migration goes on: microvm migrate-status %s\n", name)
 		return nil
 	case err != nil:
-		return err
+		return notBegun(err)
 	}
 	if err := m.print(last.Report); err != nil {
 		return err
 	}
 	return migrationExit(last)
+}
+
+// notBegun gives a migration that the VM's state does not allow the exit status
+// of one that is refused.
+func notBegun(err error) error {
+	var api *vmm.APIError
+	if errors.As(err, &api) && api.Code == vmm.CodeWrongState {
+		return &exitError{status: exitRefused, err: err}
+	}
+	return err
 }
 
 // onInterrupt has the first SIGINT or SIGTERM cancel the migration, or leave
