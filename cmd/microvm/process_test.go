@@ -27,13 +27,14 @@ type process struct {
 	stdin          io.WriteCloser
 	stdout, stderr *transcript
 	ended          chan struct{} // closed when the process has, and all of its output is here
+	patience       time.Duration // how long to wait for it
 }
 
 // start starts a process, which ends with the test. If the test fails, what it
 // printed is shown.
 func (h *host) start(args ...string) *process {
 	h.t.Helper()
-	p := &process{t: h.t, cmd: h.command(args...), stdout: newTranscript(), stderr: newTranscript(), ended: make(chan struct{})}
+	p := &process{t: h.t, cmd: h.command(args...), stdout: newTranscript(), stderr: newTranscript(), ended: make(chan struct{}), patience: patience}
 	p.cmd.Env = append(p.cmd.Env, vmm.StateDirEnv+"="+h.root)
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	// Not even a test that is killed leaves a VM behind.
@@ -87,7 +88,7 @@ func (p *process) wait(status int) {
 	p.t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(patience):
+	case <-time.After(p.patience):
 		p.t.Fatalf("microvm %s does not end", p.cmd.Args[1])
 	}
 	if got := p.cmd.ProcessState.ExitCode(); got != status {
@@ -108,7 +109,7 @@ func (p *process) runs() {
 // await returns when the process has printed what want looks for on stdout.
 func (p *process) await(what string, want func(text string) bool) {
 	p.t.Helper()
-	late := time.After(patience)
+	late := time.After(p.patience)
 	for {
 		text, more := p.stdout.read()
 		if want(text) {

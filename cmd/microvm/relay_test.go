@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"microvm/migration"
 	"microvm/migration/wire"
@@ -21,20 +22,21 @@ type relay struct {
 	dest string // HOST:PORT
 	addr string // for microvm migrate
 
-	held    chan struct{} // closed when the message is here
-	release chan struct{} // close it to let the message pass
 	stop    string        // the message's name
+	after   int64         // how many bytes pass to the destination in any case
+	held    chan struct{} // closed when it is here
+	release chan struct{} // closed when it may pass
 
-	mu      sync.Mutex
-	conns   []net.Conn
-	holding sync.Once
-	closing sync.WaitGroup
+	holding, letting sync.Once
+	mu               sync.Mutex
+	conns            []net.Conn
+	relaying         sync.WaitGroup
 }
 
 // newRelay relays to dest and holds the first message called stop, whichever
-// way it goes. What comes after it waits behind it; the urgent channel and the
-// other direction flow on.
-func newRelay(t *testing.T, dest, stop string) *relay {
+// way it goes, once after bytes have gone to the destination. What follows it
+// waits behind it; the urgent channel and the other direction flow on.
+func newRelay(t *testing.T, dest, stop string, after int64) *relay {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -42,19 +44,14 @@ func newRelay(t *testing.T, dest, stop string) *relay {
 	}
 	r := &relay{
 		t: t, ln: ln, dest: strings.TrimPrefix(dest, "tcp:"), addr: migration.ListenAddress(ln).String(),
-		held: make(chan struct{}), release: make(chan struct{}), stop: stop,
+		held: make(chan struct{}), release: make(chan struct{}), stop: stop, after: after,
 	}
-	r.closing.Go(r.serve)
+	r.relaying.Go(r.serve)
 	t.Cleanup(func() {
 		ln.Close()
 		r.cut()
-		r.holding.Do(func() {}) // nothing is held any more
-		select {
-		case <-r.release:
-		default:
-			close(r.release)
-		}
-		r.closing.Wait()
+		r.letPass()
+		r.relaying.Wait()
 	})
 	return r
 }
@@ -73,16 +70,20 @@ func (r *relay) serve() {
 		r.mu.Lock()
 		r.conns = append(r.conns, c, d)
 		r.mu.Unlock()
-		r.closing.Go(func() { r.pass(c, d) })
+		r.relaying.Go(func() { r.pass(c, d) })
 	}
 }
 
-// pass relays one channel until either end closes it.
+// pass relays one channel. As on a real network, what one end has said before
+// it goes still comes to the other.
 func (r *relay) pass(source, dest net.Conn) {
+	defer source.Close()
+	defer dest.Close()
 	hello, err := wire.ReadHello(source)
 	if err != nil {
-		source.Close()
-		dest.Close()
+		return
+	}
+	if _, err := dest.Write(hello.Append(nil)); err != nil {
 		return
 	}
 	forward, back := r.raw, r.raw
@@ -90,29 +91,30 @@ func (r *relay) pass(source, dest net.Conn) {
 		forward, back = r.forward, r.back
 	}
 	var both sync.WaitGroup
-	both.Go(func() {
-		if _, err := dest.Write(hello.Append(nil)); err == nil {
-			forward(source, dest)
-		}
-		dest.Close()
-		source.Close()
-	})
+	both.Go(func() { forward(source, dest); hangUp(source, dest) })
 	back(dest, source)
-	source.Close()
-	dest.Close()
+	hangUp(dest, source)
 	both.Wait()
+}
+
+// hangUp tells one end that the other has gone, once that says nothing more.
+func hangUp(from, to net.Conn) {
+	_, _ = io.Copy(io.Discard, from) // what to did not take
+	_ = to.(*net.TCPConn).CloseWrite()
 }
 
 func (r *relay) raw(from, to net.Conn) { _, _ = io.Copy(to, from) }
 
 // forward relays messages to the destination.
 func (r *relay) forward(from, to net.Conn) {
-	for {
+	for passed := int64(0); ; {
 		h, err := wire.ReadHeader(from)
 		if err != nil {
 			return
 		}
-		r.at(h.Type.String())
+		if passed += int64(h.Length); passed > r.after {
+			r.at(h.Type.String())
+		}
 		if _, err := to.Write(wire.AppendHeader(nil, h)); err != nil {
 			return
 		}
@@ -154,6 +156,19 @@ func (r *relay) at(message string) {
 		})
 	}
 }
+
+// awaitHeld returns when the message is here.
+func (r *relay) awaitHeld() {
+	r.t.Helper()
+	select {
+	case <-r.held:
+	case <-time.After(patience):
+		r.t.Fatalf("no %s comes", r.stop)
+	}
+}
+
+// letPass ends the hold-up.
+func (r *relay) letPass() { r.letting.Do(func() { close(r.release) }) }
 
 // cut breaks every connection.
 func (r *relay) cut() {
