@@ -13,7 +13,11 @@ const codeBytes = 32
 func (c *vcpu) crash(reason kvm.ExitReason) *CrashError {
 	switch reason {
 	case kvm.ExitShutdown:
-		return c.describe("triple fault")
+		e := c.describe("triple fault")
+		if e.isReset() {
+			e.Reason += resetNote
+		}
+		return e
 	case kvm.ExitInternalError:
 		return c.describe(internalError(c.kvm.InternalError()))
 	case kvm.ExitFailEntry:
@@ -21,6 +25,15 @@ func (c *vcpu) crash(reason kvm.ExitReason) *CrashError {
 		return c.describe(fmt.Sprintf("the processor refused to enter the guest: hardware reason %#x on host CPU %d", e.HardwareReason, e.HostCPU))
 	}
 	return c.describe(fmt.Sprintf("unexpected exit from KVM_RUN: %v", reason))
+}
+
+// resetNote explains a dump that shows nothing of what happened: an AMD
+// processor leaves a vCPU's state undefined after a shutdown, so KVM resets it.
+const resetNote = " (this processor loses the registers then, these are a reset's)"
+
+// isReset says whether the vCPU is at the reset vector.
+func (e *CrashError) isReset() bool {
+	return e.Regs != nil && e.Sregs != nil && e.Sregs.CS.Base+e.Regs.RIP == 0xFFFF_FFF0
 }
 
 // describe gathers what is to be known of the vCPU. It is best effort: the

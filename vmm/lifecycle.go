@@ -219,7 +219,8 @@ func (vm *VM) typeInput(ctx context.Context, c *Console) {
 	for {
 		select {
 		case p := <-c.input:
-			if _, err := vm.serial.InputAll(ctx, p); err != nil {
+			if n, err := vm.serial.InputAll(ctx, p); err != nil {
+				vm.log.Warn("typed, but not taken by the guest", "bytes", len(p)-n)
 				return
 			}
 		case <-ctx.Done():
