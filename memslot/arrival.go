@@ -60,6 +60,28 @@ func (b *Block) Discard(first, n uint64) error {
 	return nil
 }
 
+// Overwrite replaces n bytes from off on with data, or with zeros if data is
+// nil: the source has changed pages that are here already. It neither marks
+// them dirty nor waits.
+//
+// Preconditions: as for Expect, which has been called; the pages are present.
+func (b *Block) Overwrite(off, n uint64, data []byte) error {
+	if err := b.check(off, n); err != nil {
+		return fmt.Errorf("overwrite: %w", err)
+	}
+	for page := off / b.pageSize; page*b.pageSize < off+n; page++ {
+		if !b.Present(page) {
+			return fmt.Errorf("RAM block %q: overwrite [%#x, +%#x): page %d: %w", b.name, off, n, page, ErrAbsent)
+		}
+	}
+	if data == nil {
+		clear(b.mapping.mem[off : off+n])
+	} else {
+		copy(b.mapping.mem[off:off+n], data)
+	}
+	return nil
+}
+
 // Complete ends what Expect began: accesses go straight to memory again. It is
 // an error, and nothing is changed, while a page is absent.
 func (b *Block) Complete() error {

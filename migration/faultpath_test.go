@@ -32,6 +32,7 @@ func armed(t *testing.T, sizes ...uint64) (*pager, *sink) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.listening.Store(true)
 	t.Cleanup(func() {
 		select {
 		case <-p.done: // released by the test

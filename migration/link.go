@@ -35,12 +35,14 @@ type link struct {
 	running chan wire.Running
 	shut    chan uint32
 	resumed chan uint32
-	closed  chan struct{} // closed when the reader has ended
-	err     error         // why; valid after closed
+	closed  chan struct{}   // closed when the reader has ended
+	alive   context.Context // ends with the reader
+	died    context.CancelFunc
+	err     error // why; valid after closed
 }
 
 func newLink(main, urgent net.Conn) *link {
-	return &link{
+	l := &link{
 		main: main, urgent: urgent,
 		pongs:   make(chan uint32, 1),
 		loaded:  make(chan uint64, 1),
@@ -49,6 +51,8 @@ func newLink(main, urgent net.Conn) *link {
 		resumed: make(chan uint32, 1),
 		closed:  make(chan struct{}),
 	}
+	l.alive, l.died = context.WithCancel(context.Background())
+	return l
 }
 
 // sayCancel tells the destination, if it can still be told, that the VM stays
@@ -68,6 +72,7 @@ func (l *link) close() {
 // listen reads the return path until it ends.
 func (l *link) listen(s *Source) {
 	defer close(l.closed)
+	defer l.died()
 	l.err = errShutEarly(l.read(s))
 	// Whoever writes to a peer that is gone should hear of it now.
 	l.close()

@@ -51,6 +51,22 @@ type SourceMachine interface {
 	TakeBack() error
 }
 
+// DirtyLogger is what a SourceMachine is besides if its memory can be sent
+// while it runs: by precopy and hybrid. Pages are target pages.
+type DirtyLogger interface {
+	// StartDirtyLog begins to log writes, by vCPUs and by devices.
+	StartDirtyLog() error
+	// DirtyPages sets the bits of pages that were written since logging
+	// began or since ClearDirty. There is a bitmap for each block.
+	DirtyPages(dirty []*memslot.Bitmap) error
+	// ClearDirty has writes to some pages logged anew: those whose bits are
+	// set in mask, whose bit 0 stands for page first of the block, a
+	// multiple of 64. What is read after it and written later is logged.
+	ClearDirty(block int, first uint64, mask []uint64) error
+	// StopDirtyLog ends it.
+	StopDirtyLog() error
+}
+
 // DestinationMachine is the VM that is being built for the one that comes.
 type DestinationMachine interface {
 	Machine

@@ -19,8 +19,8 @@ type outgoing struct {
 	total  uint64 // target pages of all blocks
 
 	claimed   atomic.Uint64 // target pages sent or about to be
-	dataPages atomic.Uint64
-	zeroPages atomic.Uint64
+	dataPages atomic.Uint64 // target pages sent as data, each time
+	zeroPages atomic.Uint64 // and as zeros
 	wire      atomic.Uint64 // bytes written to any channel
 	// hint is where somebody waited last: block in the upper 16 bits, host
 	// page below, plus one so that 0 means nowhere.
@@ -32,7 +32,12 @@ type outgoingBlock struct {
 	mem     []byte // the whole block; the VM is paused when it is read
 	perHost uint64 // target pages in a host page
 	pages   uint64 // host pages
-	sent    *memslot.Bitmap
+	// sent has the host pages that the destination has, or will, as they are
+	// now: each page that is clear has yet to be sent.
+	sent *memslot.Bitmap
+	// stale has those that it has as they no longer are. It is used before
+	// the switch alone, by one goroutine.
+	stale *memslot.Bitmap
 }
 
 func newOutgoing(blocks []*memslot.Block) (*outgoing, error) {
@@ -45,7 +50,8 @@ func newOutgoing(blocks []*memslot.Block) (*outgoing, error) {
 		o.byName[b.Name()] = i
 		o.blocks = append(o.blocks, outgoingBlock{
 			name: b.Name(), mem: mem, perHost: b.PageSize() / wire.PageSize, pages: b.Pages(),
-			sent: memslot.NewBitmap(b.Pages()),
+			sent:  memslot.NewBitmap(b.Pages()),
+			stale: memslot.NewBitmap(b.Pages()),
 		})
 		o.total += b.Size() / wire.PageSize
 	}
@@ -91,6 +97,7 @@ type batch struct {
 	bufs    net.Buffers
 	headers []byte // backing of the RAM messages' headers; never grows
 	bytes   int    // of payload
+	sent    int    // bytes that went out last time
 
 	open wire.RAM // run that may still grow; Count 0: none
 	mem  []byte   // its payload
@@ -164,6 +171,7 @@ func (b *batch) send(c net.Conn) error {
 	bufs := b.bufs // WriteTo consumes what it is called on
 	n, err := bufs.WriteTo(c)
 	b.o.wire.Add(uint64(n))
+	b.sent = int(n)
 	clear(b.bufs)
 	b.bufs, b.headers, b.bytes = b.bufs[:0], b.headers[:0], 0
 	return err

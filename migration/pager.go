@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,9 @@ type pager struct {
 	request func([]pageRequest)
 	sums    *sums // nil unless verifying
 
+	// listening: the guest may run, so that a page that is in place may be
+	// newer than the one that comes. Before that what comes is newer.
+	listening atomic.Bool
 	left      atomic.Int64 // target pages not in place yet
 	requested atomic.Uint64
 	finish    func()        // closes done, once
@@ -190,11 +194,85 @@ func (p *pager) place(block int, first, count uint64, data []byte) error {
 	if first%perHost != 0 || count%perHost != 0 {
 		return protocolError("RAM", "RAM block %q: pages [%d, +%d) are not whole host pages of %d bytes", b.Name(), first, count, b.PageSize())
 	}
+	off, length := first*wire.PageSize, count*wire.PageSize
+	if !p.listening.Load() {
+		p.sums.placed(block, first, count, data)
+		return p.replace(b, block, off, length, data)
+	}
 	if p.left.Load() == 0 {
 		return nil // sent again, around a broken connection
 	}
 	p.sums.placed(block, first, count, data)
-	return p.install(block, first*wire.PageSize, count*wire.PageSize, data)
+	return p.install(block, off, length, data)
+}
+
+// replace puts pages in place before the guest runs: those that are there
+// already are old.
+func (p *pager) replace(b *memslot.Block, block int, off, length uint64, data []byte) error {
+	part := func(n uint64) []byte {
+		if data == nil {
+			return nil
+		}
+		return data[:n]
+	}
+	for length > 0 {
+		first := off / b.PageSize()
+		present := b.Present(first)
+		n := b.PageSize()
+		for n < length && b.Present((off+n)/b.PageSize()) == present {
+			n += b.PageSize()
+		}
+		var err error
+		if present {
+			err = b.Overwrite(off, n, part(n))
+		} else {
+			err = p.install(block, off, n, part(n))
+		}
+		if err != nil {
+			return err
+		}
+		off, length = off+n, length-n
+		if data != nil {
+			data = data[n:]
+		}
+	}
+	return nil
+}
+
+// discard drops target pages that the source has changed since it sent them.
+func (p *pager) discard(d wire.Discard) error {
+	i := slices.IndexFunc(p.blocks, func(b *memslot.Block) bool { return b.Name() == d.Block })
+	if i < 0 {
+		return protocolError("RAM_DISCARD", "RAM block %q: there is none of that name", d.Block)
+	}
+	b := p.blocks[i]
+	perHost := b.PageSize() / wire.PageSize
+	for _, r := range d.Ranges {
+		total := b.Size() / wire.PageSize
+		if r.First >= total || r.Count > total-r.First || r.First%perHost != 0 || r.Count%perHost != 0 {
+			return protocolError("RAM_DISCARD", "RAM block %q: pages [%d, +%d) of %d, in host pages of %d", b.Name(), r.First, r.Count, total, perHost)
+		}
+		first, n := r.First/perHost, r.Count/perHost
+		for page := first; page < first+n; page++ {
+			if b.Present(page) {
+				p.left.Add(int64(perHost))
+			}
+		}
+		if err := b.Discard(first, n); err != nil {
+			return &fatalError{err}
+		}
+	}
+	return nil
+}
+
+// listen begins postcopy: from here on faults are answered, and what is in
+// place stays.
+func (p *pager) listen(failed func(error)) {
+	p.listening.Store(true)
+	if p.left.Load() == 0 {
+		p.finish()
+	}
+	p.start(failed)
 }
 
 // install moves length bytes from off on into the block, in as few calls of
@@ -231,7 +309,7 @@ func (p *pager) install(block int, off, length uint64, data []byte) error {
 			data = data[n:]
 		}
 	}
-	if p.left.Load() == 0 {
+	if p.left.Load() == 0 && p.listening.Load() {
 		p.finish()
 	}
 	return nil

@@ -11,18 +11,24 @@ type pusher struct {
 	o     *outgoing
 	l     *link
 	batch *batch
+	pace  *limiter
 	block int
 	page  uint64
 	seen  uint64 // the hint that block and page come from
 }
 
-func newPusher(o *outgoing, l *link) *pusher {
-	return &pusher{o: o, l: l, batch: newBatch(o)}
+func newPusher(o *outgoing, l *link, bandwidth uint64) *pusher {
+	return &pusher{o: o, l: l, batch: newBatch(o), pace: newLimiter(bandwidth)}
 }
 
 // run pushes until every page is sent or claimed by an answer.
 func (p *pusher) run() error {
 	for {
+		// Before pages are claimed, so that nobody waits for one that is
+		// held back here.
+		if err := p.pace.wait(p.l.alive, p.batch.sent); err != nil {
+			return err
+		}
 		p.follow()
 		for !p.batch.full() && p.next() {
 			if p.o.claim(p.block, p.page) {

@@ -37,6 +37,9 @@ type Report struct {
 	TotalNS    int64    `json:"total_ns"`
 	PrecopyNS  int64    `json:"precopy_ns"`
 	PostcopyNS int64    `json:"postcopy_ns"`
+	// Passes of precopy, and why the last of them was the last.
+	Passes int    `json:"precopy_passes"`
+	Switch string `json:"switch"`
 
 	RAM    RAMReport   `json:"ram"`
 	Faults FaultReport `json:"faults"`

@@ -17,8 +17,16 @@ import (
 // Options of a migration.
 type Options struct {
 	VM      string        // its name, for the report and the destination
+	Mode    Mode          // "" is ModePostcopy
 	Verify  bool          // checksum every page, at the pause and as placed
 	Timeout time.Duration // for all that comes before POSTCOPY_RUN; 0: no limit
+	// TimeoutSwitches has Timeout, when it is over while memory is sent, end
+	// that and switch, instead of calling the migration off.
+	TimeoutSwitches bool
+	Rounds          int           // passes of precopy, at most; 0: as many as help
+	Downtime        time.Duration // that precopy aims at; 0: 300 ms
+	Bandwidth       uint64        // bytes/s while the guest runs here; 0: no limit
+	PushBandwidth   uint64        // bytes/s after the switch, but for pages that are waited for; 0: no limit
 	// Recover is for how long to dial again when the connections broke after
 	// POSTCOPY_RUN; 0: not at all.
 	Recover time.Duration
@@ -58,6 +66,9 @@ const (
 // NewSource prepares the migration of m to dest.
 func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
 	s := &Source{machine: m, dest: dest, opt: opt, id: newID(), began: time.Now()}
+	if opt.Mode == "" {
+		s.opt.Mode = ModePostcopy
+	}
 	s.phase.Store(PhaseSetup)
 	ram, err := newOutgoing(m.Blocks())
 	if err != nil {
@@ -116,13 +127,13 @@ func (s *Source) Run(ctx context.Context) (*Report, error) {
 	if s.committed.Load() == cancelled {
 		cancel(ErrCancelled)
 	}
-	if s.opt.Timeout > 0 {
+	if s.opt.Timeout > 0 && !s.opt.TimeoutSwitches {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeoutCause(ctx, s.opt.Timeout, fmt.Errorf("%w: the guest does not run at the destination after %v", ErrTimeout, s.opt.Timeout))
 		defer stop()
 	}
 	s.report = &Report{
-		VM: s.opt.VM, ID: s.ID(), Mode: "postcopy", Owner: OwnerSource, Channels: 2,
+		VM: s.opt.VM, ID: s.ID(), Mode: string(s.opt.Mode), Owner: OwnerSource, Channels: 2,
 		RAM: RAMReport{PagesTotal: s.ram.total, BytesTotal: s.ram.total * wire.PageSize},
 	}
 	err := s.migrate(ctx)
@@ -149,7 +160,7 @@ func (s *Source) finish(rep *Report, err error) {
 	}
 	rep.TotalNS = int64(time.Since(s.began))
 	rep.RAM.PagesZero = s.ram.zeroPages.Load()
-	rep.RAM.PagesPostcopy = s.ram.dataPages.Load()
+	rep.RAM.PagesPostcopy = s.ram.dataPages.Load() - rep.RAM.PagesPrecopy
 	rep.RAM.BytesWire = s.ram.wire.Load()
 	if r := s.remote.Load(); r != nil {
 		rep.Faults = r.Faults
@@ -179,12 +190,35 @@ func (s *Source) migrate(ctx context.Context) error {
 		l.close()
 		return cause(ctx, err)
 	}
-	sums, err := s.handOver(ctx, l)
+	sums, err := s.leave(ctx, l)
 	if err != nil {
 		l.sayCancel(err)
 		return cause(ctx, err)
 	}
 	return s.postcopy(l, sums)
+}
+
+// leave has the guest leave: after passes of precopy, unless the mode is
+// postcopy. An error means that it runs here.
+func (s *Source) leave(ctx context.Context, l *link) (*checksummer, error) {
+	if s.opt.Mode == ModePostcopy {
+		return s.handOver(ctx, l, func() error { return nil })
+	}
+	log, err := s.dirtyLogger()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err := log.StopDirtyLog(); err != nil {
+			s.opt.Log.Warn("stop the dirty log", "error", err)
+		}
+	}()
+	s.phase.Store(PhaseActive)
+	p := newPrecopy(s, l, log)
+	if err := p.run(ctx); err != nil {
+		return nil, err
+	}
+	return s.handOver(ctx, l, func() error { return p.last(ctx) })
 }
 
 // postcopy sees a guest off that is the destination's now: POSTCOPY_RUN has
@@ -318,7 +352,9 @@ func (s *Source) config() ([]byte, error) {
 
 // handOver is the downtime: it pauses the guest here and gives it up, so that
 // it runs there. An error means that the guest runs here again.
-func (s *Source) handOver(ctx context.Context, l *link) (sums *checksummer, err error) {
+//
+// last does what precopy has left to do once the guest has stopped.
+func (s *Source) handOver(ctx context.Context, l *link, last func() error) (sums *checksummer, err error) {
 	s.phase.Store(PhaseDevice)
 	d := &s.report.Downtime
 	s.stopping = time.Now()
@@ -335,6 +371,9 @@ func (s *Source) handOver(ctx context.Context, l *link) (sums *checksummer, err 
 			err = errors.Join(err, fmt.Errorf("resume the VM after the failed migration: %w", rerr))
 		}
 	}()
+	if err := last(); err != nil {
+		return nil, err
+	}
 	saving := time.Now()
 	pack, err := s.pack()
 	if err != nil {
@@ -424,7 +463,7 @@ func (s *Source) push(l *link, sums *checksummer) error {
 }
 
 func (s *Source) pushAll(l *link, sums *checksummer) error {
-	if err := newPusher(s.ram, l).run(); err != nil {
+	if err := newPusher(s.ram, l, s.opt.PushBandwidth).run(); err != nil {
 		return err
 	}
 	count, err := sums.send(func(m []byte) error { return s.sendMain(l, m) })

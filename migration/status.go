@@ -3,11 +3,13 @@ package migration
 // Phase is where one side of a migration is.
 type Phase string
 
-// The source goes through setup, device, postcopy-active, then completed; the
+// The source goes through setup, active (while it sends memory of a guest that
+// runs), device, postcopy-active, then completed; the
 // destination through setup, advise, listening, loaded, running, completed.
 const (
 	PhaseSetup          Phase = "setup"
 	PhaseAdvise         Phase = "advise"
+	PhaseActive         Phase = "active"
 	PhaseDevice         Phase = "device"
 	PhaseListening      Phase = "listening"
 	PhaseLoaded         Phase = "loaded"

@@ -1,0 +1,208 @@
+package migration
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"microvm/memslot"
+	"microvm/migration/wire"
+)
+
+// precopy sends memory while the guest runs, pass by pass: each pass sends what
+// was written during the one before it.
+//
+// The page that is sent has its dirty bit cleared first, in chunks, so that a
+// write after that is seen by the next pass, and pages ahead of the pass that
+// are written meanwhile are sent once.
+type precopy struct {
+	s     *Source
+	l     *link
+	log   DirtyLogger
+	batch *batch
+	pace  *limiter
+	// dirty has the target pages that were logged and not cleared since.
+	dirty []*memslot.Bitmap
+	// finish: what is left goes with the guest stopped, not by postcopy.
+	finish bool
+	chunk  int // of the block that is being sent: cleared up to its end
+	mask   [clearChunk / 64]uint64
+}
+
+// clearChunk is how many target pages are cleared in the dirty log at a time:
+// 32 MiB. KVM write-protects them under its lock; vCPUs should not feel it.
+const clearChunk = 8 << 10
+
+// dirtyLogger gives the machine's dirty log, which not every one has.
+func (s *Source) dirtyLogger() (DirtyLogger, error) {
+	log, ok := s.machine.(DirtyLogger)
+	if !ok {
+		return nil, &RefusedError{fmt.Sprintf("mode %s needs a dirty log, which this machine does not have; use postcopy", s.opt.Mode)}
+	}
+	return log, nil
+}
+
+func newPrecopy(s *Source, l *link, log DirtyLogger) *precopy {
+	p := &precopy{s: s, l: l, log: log, batch: newBatch(s.ram), pace: newLimiter(s.opt.Bandwidth)}
+	for _, b := range s.machine.Blocks() {
+		p.dirty = append(p.dirty, memslot.NewBitmap(b.Size()/wire.PageSize))
+	}
+	return p
+}
+
+// run makes passes until the switch is due. The dirty log goes on.
+func (p *precopy) run(ctx context.Context) error {
+	s := p.s
+	if err := p.log.StartDirtyLog(); err != nil {
+		return fmt.Errorf("start the dirty log: %w", err)
+	}
+	began := time.Now()
+	defer func() { s.report.PrecopyNS = int64(time.Since(began)) }()
+	for n := 1; ; n++ {
+		from, start := s.ram.wire.Load(), time.Now()
+		if err := p.pass(ctx); err != nil {
+			return err
+		}
+		took := time.Since(start)
+		dirty, err := p.collect()
+		if err != nil {
+			return err
+		}
+		m := pass{number: n, sent: s.ram.wire.Load() - from, took: took, dirty: dirty * wire.PageSize, elapsed: time.Since(began)}
+		s.report.Passes = n
+		verdict, why := s.opt.decide(m)
+		s.opt.Log.Debug("precopy", "pass", n, "sent", m.sent, "took", took, "dirty", m.dirty, "verdict", verdict, "why", why)
+		switch verdict {
+		case verdictFinish, verdictSwitch:
+			p.finish = verdict == verdictFinish
+			s.report.Switch = why
+			return nil
+		case verdictGiveUp:
+			return fmt.Errorf("%w: %s", ErrTimeout, why)
+		}
+	}
+}
+
+// pass sends every page that the destination does not have as it is now.
+func (p *precopy) pass(ctx context.Context) error {
+	for i := range p.s.ram.blocks {
+		p.chunk = 0
+		if err := p.passBlock(ctx, i); err != nil {
+			return err
+		}
+	}
+	return p.flush(ctx)
+}
+
+func (p *precopy) passBlock(ctx context.Context, block int) error {
+	b := &p.s.ram.blocks[block]
+	for page, ok := b.sent.NextClear(0); ok; page, ok = b.sent.NextClear(page + 1) {
+		if err := p.protect(block, (page+1)*b.perHost); err != nil {
+			return err
+		}
+		p.s.ram.claim(block, page)
+		b.stale.Clear(page)
+		p.batch.add(block, page)
+		if p.batch.full() {
+			if err := p.flush(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// protect has the writes to target pages below end logged anew.
+func (p *precopy) protect(block int, end uint64) error {
+	for uint64(p.chunk)*clearChunk < end {
+		first := uint64(p.chunk) * clearChunk
+		words := p.dirty[block].Words()[first/64:]
+		words = words[:min(len(words), len(p.mask))]
+		any := uint64(0)
+		for i := range words {
+			p.mask[i] = words[i].Swap(0)
+			any |= p.mask[i]
+		}
+		if any != 0 {
+			if err := p.log.ClearDirty(block, first, p.mask[:len(words)]); err != nil {
+				return fmt.Errorf("clear the dirty log: %w", err)
+			}
+		}
+		p.chunk++
+	}
+	return nil
+}
+
+func (p *precopy) flush(ctx context.Context) error {
+	if err := p.pace.wait(ctx, p.batch.bytes); err != nil {
+		return cause(ctx, err)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := p.batch.send(p.l.main); err != nil {
+		return p.l.explain(err)
+	}
+	return nil
+}
+
+// collect takes in what was written since, and returns how many target pages
+// there are to send.
+func (p *precopy) collect() (uint64, error) {
+	if err := p.log.DirtyPages(p.dirty); err != nil {
+		return 0, fmt.Errorf("read the dirty log: %w", err)
+	}
+	o := p.s.ram
+	for i, dirty := range p.dirty {
+		b := &o.blocks[i]
+		// A host page of which a part was written is sent whole.
+		for t, ok := dirty.NextSet(0); ok; {
+			page := t / b.perHost
+			if b.sent.Test(page) {
+				b.sent.Clear(page)
+				b.stale.Set(page)
+				o.claimed.Add(-b.perHost)
+			}
+			t, ok = dirty.NextSet((page + 1) * b.perHost)
+		}
+	}
+	return o.total - o.claimed.Load(), nil
+}
+
+// last is what is left to do when the guest has stopped: to send what was
+// written since it was sent, or to have it dropped and sent by postcopy.
+func (p *precopy) last(ctx context.Context) error {
+	if _, err := p.collect(); err != nil {
+		return err
+	}
+	defer func() { p.s.report.RAM.PagesPrecopy = p.s.ram.dataPages.Load() }()
+	if p.finish {
+		return p.pass(ctx)
+	}
+	return p.discard()
+}
+
+// discard tells the destination to drop what it has as it no longer is. The
+// guest is paused.
+func (p *precopy) discard() error {
+	for i := range p.s.ram.blocks {
+		b := &p.s.ram.blocks[i]
+		d := wire.Discard{Block: b.name}
+		for page, ok := b.stale.NextSet(0); ok; {
+			end, more := b.stale.NextClear(page)
+			if !more {
+				end = b.pages
+			}
+			d.Ranges = append(d.Ranges, wire.Range{First: page * b.perHost, Count: (end - page) * b.perHost})
+			p.s.report.RAM.PagesDiscarded += (end - page) * b.perHost
+			page, ok = b.stale.NextSet(end)
+			if len(d.Ranges) == wire.MaxDiscardRanges || !ok {
+				if err := p.s.sendMain(p.l, d.Append(nil)); err != nil {
+					return p.l.explain(err)
+				}
+				d.Ranges = d.Ranges[:0]
+			}
+		}
+	}
+	return nil
+}
