@@ -56,6 +56,11 @@ func (p *precopy) run(ctx context.Context) error {
 	if err := p.log.StartDirtyLog(); err != nil {
 		return fmt.Errorf("start the dirty log: %w", err)
 	}
+	// A log may begin with every page in it, not write-protected until it is
+	// cleared: then vCPUs do not all pay at once.
+	if _, err := p.collect(); err != nil {
+		return err
+	}
 	began := time.Now()
 	defer func() { s.report.PrecopyNS = int64(time.Since(began)) }()
 	for n := 1; ; n++ {

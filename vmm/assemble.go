@@ -73,8 +73,11 @@ func (vm *VM) openKVM() error {
 // addMemory maps guest RAM: one block, a slot for the part below 4 GiB and,
 // if there is more, one for the part above.
 func (vm *VM) addMemory() error {
-	regions, err := guest.RAMRegions(vm.config.Memory)
-	if err != nil {
+	var err error
+	if vm.regions, err = guest.RAMRegions(vm.config.Memory); err != nil {
+		return err
+	}
+	if err := vm.protectManually(); err != nil {
 		return err
 	}
 	slots, err := vm.kvm.Capability(kvm.CapNRMemSlots)
@@ -89,7 +92,7 @@ func (vm *VM) addMemory() error {
 		return err
 	}
 	vm.mem = memslot.NewMemory(vm.kvm, slots)
-	for i, r := range regions {
+	for i, r := range vm.regions {
 		if err := vm.mem.Map(uint32(i), r.GPA, vm.ram, r.Offset, r.Size, 0); err != nil {
 			return err
 		}

@@ -26,9 +26,21 @@ const progressEvery = 200 * time.Millisecond
 
 // MigrateRequest asks a VM to leave.
 type MigrateRequest struct {
-	Destination string        `json:"destination"` // tcp:HOST:PORT or unix:PATH
+	Destination string        `json:"destination"`    // tcp:HOST:PORT or unix:PATH
+	Mode        string        `json:"mode,omitempty"` // postcopy (also if empty), hybrid or precopy
 	Verify      bool          `json:"verify,omitempty"`
 	Timeout     time.Duration `json:"timeout_ns,omitempty"` // until the guest runs at the destination; 0 is no limit
+	// TimeoutSwitches has the guest run at the destination when Timeout is
+	// over while memory is sent, instead of calling the migration off.
+	TimeoutSwitches bool `json:"timeout_switches,omitempty"`
+	// Of precopy and hybrid: passes at most, 0 as many as help; and what
+	// precopy aims at.
+	Rounds   int           `json:"rounds,omitempty"`
+	Downtime time.Duration `json:"downtime_ns,omitempty"`
+	// Bytes a second while the guest runs here, and after the switch; 0 is
+	// no limit.
+	Bandwidth     uint64 `json:"bandwidth,omitempty"`
+	PushBandwidth uint64 `json:"push_bandwidth,omitempty"`
 	// Recover is for how long to dial again when the connections broke after
 	// that, 0 not at all.
 	Recover time.Duration `json:"recover_ns,omitempty"`
@@ -114,11 +126,22 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 	if req.Timeout < 0 || req.Recover < 0 {
 		return nil, &APIError{Message: fmt.Sprintf("timeout_ns is %d, recover_ns %d: have to be 0 or more", req.Timeout, req.Recover), Code: CodeBadRequest}
 	}
+	switch migration.Mode(req.Mode) {
+	case "", migration.ModePostcopy, migration.ModeHybrid, migration.ModePrecopy:
+	default:
+		return nil, &APIError{Message: fmt.Sprintf("mode is %q: has to be postcopy, hybrid or precopy", req.Mode), Code: CodeBadRequest}
+	}
+	if req.Rounds < 0 || req.Downtime < 0 {
+		return nil, &APIError{Message: fmt.Sprintf("rounds is %d, downtime_ns %d: have to be 0 or more", req.Rounds, req.Downtime), Code: CodeBadRequest}
+	}
 	if err := vm.Depart(); err != nil {
 		return nil, err
 	}
 	source, err := migration.NewSource(vm, dest, migration.Options{
-		VM: vm.Name(), Verify: req.Verify, Timeout: req.Timeout, Recover: req.Recover, Log: d.log,
+		VM: vm.Name(), Mode: migration.Mode(req.Mode), Verify: req.Verify,
+		Timeout: req.Timeout, TimeoutSwitches: req.TimeoutSwitches, Recover: req.Recover,
+		Rounds: req.Rounds, Downtime: req.Downtime, Bandwidth: req.Bandwidth, PushBandwidth: req.PushBandwidth,
+		Log: d.log,
 	})
 	if err != nil {
 		vm.Stay()

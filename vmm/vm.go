@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"microvm/devices"
+	"microvm/guest"
 	"microvm/kvm"
 	"microvm/memslot"
 	"microvm/migration"
@@ -37,19 +38,21 @@ type VM struct {
 	config Config
 	log    *slog.Logger
 
-	sys    *kvm.System
-	kvm    *kvm.VM
-	mem    *memslot.Memory
-	ram    *memslot.Block
-	cpuid  []kvm.CPUIDEntry // of vCPU 0
-	tscKHz uint32
-	pio    devices.Bus
-	mmio   devices.Bus
-	cpus   *cpuSet
-	lines  []*edgeLine
-	serial *devices.Serial
-	rtc    *devices.RTC
-	pm     *devices.PM
+	sys *kvm.System
+	kvm *kvm.VM
+	mem *memslot.Memory
+	ram *memslot.Block
+	// regions are the parts of ram in guest-physical memory, by slot.
+	regions []guest.RAMRegion
+	cpuid   []kvm.CPUIDEntry // of vCPU 0
+	tscKHz  uint32
+	pio     devices.Bus
+	mmio    devices.Bus
+	cpus    *cpuSet
+	lines   []*edgeLine
+	serial  *devices.Serial
+	rtc     *devices.RTC
+	pm      *devices.PM
 
 	// stopTyping ends typeInput.
 	stopTyping context.CancelFunc
