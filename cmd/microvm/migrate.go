@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"microvm/migration"
 	"microvm/vmm"
@@ -28,12 +27,17 @@ const (
 var migrateCommand = command{
 	name:    "migrate",
 	summary: "Move a running VM to another host",
-	usage:   "migrate VM DEST --postcopy [--verify] [--timeout D] [--recover D] [--detach] [--progress auto|plain|json|none] [--report text|json]",
+	usage:   "migrate VM DEST --postcopy | --mode postcopy|hybrid|precopy [FLAG...]",
 	about: `
-DEST is the address that microvm receive printed on the other host. With
---postcopy the guest runs there at once, and the pages that it touches are
-fetched from here while the rest follows; this end must stay up until all of
-them are there.
+DEST is the address that microvm receive printed on the other host.
+
+--mode postcopy, or --postcopy for short: the guest runs there at once, and the
+pages that it touches are fetched from here while the rest follows. It ends
+however much the guest writes; this end must stay up until all pages are there.
+--mode hybrid: memory is sent while the guest runs here, pass after pass, and
+when another pass would not help the rest goes by postcopy: fewer faults, the
+same promise. --mode precopy: all of memory is sent before the guest runs
+there; a guest that writes faster than the link never gets that far.
 
 Ctrl-C cancels while the guest still runs here. After that it only leaves the
 migration to itself; microvm migrate-status VM shows how it goes.
@@ -43,19 +47,28 @@ the guest goes on with the pages it has, and this side connects again by itself.
 
 Exit status: 0 the VM is at the destination; 4 refused before anything moved;
 5 failed or cancelled, and the VM runs on here; 6 paused: the connection
-broke after the guest began to run there, and not to be had again within
---recover; 124 not within --timeout,
-and the VM runs on here.`,
+broke after the guest began to run there, and was not to be had again within
+--recover; 124 not within --timeout, and the VM runs on here.`,
 	examples: []string{
 		"microvm migrate a tcp:192.0.2.7:4444 --postcopy",
 		"microvm migrate a unix:/tmp/in.sock --postcopy --verify --report json",
+		"microvm migrate a tcp:192.0.2.7:4444 --mode hybrid --bandwidth 1G",
+		"microvm migrate a tcp:192.0.2.7:4444 --mode precopy --timeout 60s --on-timeout postcopy",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
 		var m migrateRun
 		var postcopy, detach bool
-		flags.BoolVar(&postcopy, "postcopy", false, "run the guest at the destination first, move its memory after")
+		var onTimeout string
+		var bandwidth, push size
+		flags.BoolVar(&postcopy, "postcopy", false, "the same as --mode postcopy")
+		flags.StringVar(&m.req.Mode, "mode", "", "postcopy, hybrid or precopy")
+		flags.IntVar(&m.req.Rounds, "precopy-rounds", 0, "passes over memory while the guest runs here, at most (default as many as help)")
+		flags.DurationVar(&m.req.Downtime, "downtime", 300*time.Millisecond, "what precopy aims at")
 		flags.BoolVar(&m.req.Verify, "verify", false, "compare a checksum of every page on both sides")
 		flags.DurationVar(&m.req.Timeout, "timeout", 0, "give up if the guest does not run at the destination by then (default never)")
+		flags.StringVar(&onTimeout, "on-timeout", "cancel", "then, while memory is sent: cancel, or go on by postcopy")
+		flags.Var(&bandwidth, "bandwidth", "bytes a second, or with K, M, G, while the guest runs here (default no limit)")
+		flags.Var(&push, "postcopy-bandwidth", "likewise once it runs there, but for pages that it waits for (default no limit)")
 		flags.DurationVar(&m.req.Recover, "recover", defaultRecover, "for how long to connect again if the connection breaks after that")
 		flags.BoolVar(&detach, "detach", false, "return once the migration has begun")
 		flags.StringVar(&m.progress, "progress", "auto", "on stderr: auto, plain, json or none")
@@ -64,9 +77,26 @@ and the VM runs on here.`,
 			if len(args) != 2 {
 				return usagef("give the name of one VM and the address of the destination")
 			}
-			if !postcopy {
-				return usagef("say --postcopy: it is the one way of moving a VM so far")
+			switch migration.Mode(m.req.Mode) {
+			case migration.ModePostcopy, migration.ModeHybrid, migration.ModePrecopy:
+				if postcopy && m.req.Mode != string(migration.ModePostcopy) {
+					return usagef("--postcopy and --mode %s exclude each other", m.req.Mode)
+				}
+			case "":
+				if !postcopy {
+					return usagef("say how: --postcopy, --mode hybrid or --mode precopy")
+				}
+			default:
+				return usagef("--mode %s: has to be postcopy, hybrid or precopy", m.req.Mode)
 			}
+			if onTimeout != "cancel" && onTimeout != "postcopy" {
+				return usagef("--on-timeout %s: has to be cancel or postcopy", onTimeout)
+			}
+			if m.req.Rounds < 0 || m.req.Downtime < 0 || m.req.Timeout < 0 || m.req.Recover < 0 {
+				return usagef("--precopy-rounds, --downtime, --timeout and --recover cannot be negative")
+			}
+			m.req.TimeoutSwitches = onTimeout == "postcopy" && m.req.Mode != "" && m.req.Mode != string(migration.ModePostcopy)
+			m.req.Bandwidth, m.req.PushBandwidth = uint64(bandwidth), uint64(push)
 			if _, err := migration.ParseAddress(args[1]); err != nil {
 				return usagef("%v", err)
 			}
@@ -176,82 +206,4 @@ func migrationExit(e vmm.MigrationEvent) error {
 		status = exitFailure
 	}
 	return &exitError{status: status, err: e.Error}
-}
-
-// progress shows how a migration goes.
-type progress interface {
-	update(migration.Status)
-	end()
-}
-
-func newProgress(mode string, w *os.File) (progress, error) {
-	switch mode {
-	case "auto":
-		if term.IsTerminal(int(w.Fd())) {
-			return &liveProgress{w: w}, nil
-		}
-		return noProgress{}, nil
-	case "plain":
-		return &plainProgress{w: w}, nil
-	case "json":
-		return &jsonProgress{out: json.NewEncoder(w)}, nil
-	case "none":
-		return noProgress{}, nil
-	}
-	return nil, usagef("--progress %s: has to be auto, plain, json or none", mode)
-}
-
-type noProgress struct{}
-
-func (noProgress) update(migration.Status) {}
-func (noProgress) end()                    {}
-
-// jsonProgress writes each status as a line of JSON.
-type jsonProgress struct{ out *json.Encoder }
-
-// Whether anybody reads the progress is no concern of the migration.
-func (p *jsonProgress) update(s migration.Status) { _ = p.out.Encode(s) }
-func (p *jsonProgress) end()                      {}
-
-// plainProgress writes each status as a line of text.
-type plainProgress struct {
-	w    io.Writer
-	rate rate
-}
-
-func (p *plainProgress) update(s migration.Status) { fmt.Fprintln(p.w, p.rate.line(s)) }
-func (p *plainProgress) end()                      {}
-
-// liveProgress keeps one line of a terminal up to date.
-type liveProgress struct {
-	w    io.Writer
-	rate rate
-}
-
-func (p *liveProgress) update(s migration.Status) {
-	fmt.Fprintf(p.w, "\r\x1b[K%s", p.rate.line(s))
-}
-
-func (p *liveProgress) end() { fmt.Fprint(p.w, "\r\x1b[K") }
-
-// rate works out how fast things go from one status to the next.
-type rate struct{ last migration.Status }
-
-func (r *rate) line(s migration.Status) string {
-	elapsed := time.Duration(s.ElapsedNS - r.last.ElapsedNS)
-	line := fmt.Sprintf("%-16s %8s left", s.Phase, bytesText(s.PagesLeft*pageSize))
-	if r.last.ElapsedNS > 0 && elapsed > 0 {
-		perSecond := func(now, before uint64) float64 { return float64(now-min(before, now)) / elapsed.Seconds() }
-		speed := perSecond(s.BytesWire, r.last.BytesWire)
-		line += fmt.Sprintf("  %8s/s  %5.0f faults/s", bytesText(uint64(speed)), perSecond(s.Faults, r.last.Faults))
-		if speed > 0 {
-			left := time.Duration(float64(s.PagesLeft*pageSize) / speed * float64(time.Second))
-			line += fmt.Sprintf("  %v to go", left.Round(100*time.Millisecond))
-		}
-	}
-	if s.P99NS > 0 {
-		line += fmt.Sprintf("  p99 fault %v", roundTo3(time.Duration(s.P99NS)))
-	}
-	r.last = s
-	return line
 }

@@ -29,9 +29,18 @@ func printReport(w io.Writer, r *migration.Report) error {
 		row("downtime", "%v (pause %v, save %v, transfer %v, load %v, resume %v)",
 			ns(r.DowntimeNS), ns(d.PauseNS), ns(d.SaveNS), ns(d.TransferNS), ns(d.LoadNS), ns(d.ResumeNS))
 	}
+	if r.Passes > 0 {
+		row("precopy", "%v, %d passes, %d pages sent, %d of them dropped again", ns(r.PrecopyNS), r.Passes, r.RAM.PagesPrecopy, r.RAM.PagesDiscarded)
+	}
+	if r.Switch != "" {
+		row("switch", "%s", r.Switch)
+	}
 	row("total", "%v, of it after the switch %v", ns(r.TotalNS), ns(r.PostcopyNS))
-	row("memory", "%s: %d pages as data, %d zero; %s on the wire",
+	row("memory", "%s: after the switch %d pages as data, in all %d zero; %s on the wire",
 		bytesText(r.RAM.BytesTotal), r.RAM.PagesPostcopy, r.RAM.PagesZero, bytesText(r.RAM.BytesWire))
+	if r.Recoveries > 0 {
+		row("recovered", "%d times from broken connections", r.Recoveries)
+	}
 	if f := r.Faults; f.Count > 0 {
 		row("faults", "%d waited for, %d requested; p50 %v, p90 %v, p99 %v, max %v",
 			f.Count, f.Requested, ns(f.P50NS), ns(f.P90NS), ns(f.P99NS), ns(f.MaxNS))
