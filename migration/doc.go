@@ -1,0 +1,80 @@
+// Package migration moves a running VM from one process to another, on this
+// host or the next: by postcopy, by precopy, or by precopy that turns into
+// postcopy (hybrid).
+//
+// The package knows nothing of KVM. It needs RAM blocks (package memslot), a
+// list of states that can be saved and loaded (Snapshotter), and a machine
+// that can be paused and run: SourceMachine, DestinationMachine. Messages are
+// laid out in package wire, userfaultfd is package uffd.
+//
+// # Sequence
+//
+//	source                                   destination
+//	hello (main), hello (urgent)       ──▶
+//	OPEN_RETURN_PATH, CONFIG           ──▶   build the machine, paused, or refuse
+//	POSTCOPY_ADVISE                    ──▶   arm userfaultfd on all of RAM
+//	PING (four times)                  ──▶
+//	                                   ◀──   PONG (the first: all is as it should be)
+//	[precopy, hybrid: RAM, in passes]  ──▶   put in place; what comes later replaces it
+//	pause
+//	[hybrid: RAM_DISCARD...]           ──▶   drop what has changed since it was sent
+//	[precopy: RAM, what is left]       ──▶
+//	PACKAGED{LISTEN, DEVICE_STATE...}  ──▶   answer faults; load devices
+//	                                   ◀──   LOADED
+//	POSTCOPY_RUN                       ──▶   run
+//	                                   ◀──   RUNNING
+//	                                   ◀──   REQ_PAGES: somebody waits for a page
+//	RAM, on urgent, at once            ──▶   UFFDIO_COPY, which wakes them
+//	RAM, on main: all that is left     ──▶   UFFDIO_COPY
+//	[verify: CHECKSUMS...]             ──▶
+//	COMPLETE, on urgent and main       ──▶   last page in: userfaultfd unregistered
+//	                                   ◀──   STATS, SHUT 0
+//	close
+//
+// # Who owns the guest
+//
+// The source, until POSTCOPY_RUN has been written whole; a RUN that the socket
+// did not take in full can never arrive, and the source takes the VM back.
+// From then on the destination, which runs it when it reads RUN. Whatever
+// breaks before that has the guest run on at the source, with CANCEL telling
+// the destination if it can be told.
+//
+//	            Cancel, timeout, refusal,
+//	            any error before RUN is written
+//	           ┌──────────────────────────────┐
+//	           ▼                              │
+//	setup ─▶ (runs here) ─▶ active ─▶ device ─┴▶ postcopy-active ─▶ completed
+//	                                                 │      ▲
+//	                                 connection lost ▼      │ RESUME_ACK
+//	                                             postcopy-paused
+//
+// # Recovery
+//
+// When connections break after that, both sides keep what they have: the guest
+// runs on, and its vCPUs stop only where they touch a page that is missing.
+// The source dials again, with the same id:
+//
+//	hello (main, resume), hello (urgent, resume) ──▶  whatever the old ones still carried is void
+//	POSTCOPY_RESUME                              ──▶
+//	                                             ◀──  RECV_BITMAP for each block: what has arrived
+//	                                             ◀──  RESUME_ACK: it runs here, or never got RUN
+//	[POSTCOPY_RUN, if it never got it]           ──▶
+//	                                             ◀──  REQ_PAGES, again, for what is waited for
+//
+// and both go on from there. It may break again at any point, and start again.
+//
+// # Who waits for whom
+//
+// Each arrow has a goroutine of its own, so that no path waits for another:
+//
+//	destination                                       source
+//	fault thread     userfaultfd ─▶ REQ_PAGES   ─▶    return path reader ─▶ urgent
+//	urgent reader    urgent      ─▶ UFFDIO_COPY
+//	main reader      main        ─▶ UFFDIO_COPY  ◀─   pusher             ─▶ main
+//	statistics       STATS                       ─▶   return path reader
+//	loader           devices, once
+//
+// A page belongs at the source to whoever claims it first in a bitmap, the
+// pusher or the answer to a request, and is sent once; at the destination it
+// is asked for once, however many wait for it.
+package migration
