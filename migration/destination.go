@@ -196,7 +196,7 @@ func (d *Destination) again(ctx context.Context, acc *acceptor, why error) (*ses
 	case <-late.C:
 		return nil, fmt.Errorf("the source did not come back within %v after: %w", d.opt.Recover, why)
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, fmt.Errorf("%w, after: %w", context.Cause(ctx), why)
 	}
 }
 

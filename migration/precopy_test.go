@@ -66,11 +66,16 @@ func (m *busyMachine) work() {
 	})
 }
 
+// Pause stops the guest, after one more write: to page 1, which any pass has
+// sent.
 func (m *busyMachine) Pause(ctx context.Context) error {
 	if m.stop != nil {
 		close(m.stop)
 		m.stopped.Wait()
 		m.stop = nil
+		if err := m.mem.WriteAt([]byte{pattern(1, 0), 42}, wire.PageSize); err != nil {
+			return err
+		}
 	}
 	return m.testMachine.Pause(ctx)
 }
