@@ -300,7 +300,7 @@ func stuck(t *testing.T, test func(h *host, source *process, migrate func(flags 
 		t.Run("before "+message, func(t *testing.T) {
 			h := newHost(t)
 			source := h.boot("a", busy)
-			dest, addr := h.receive("--name", "b")
+			dest, addr := h.receive("--name", "b", "--recover", "1s")
 			if message == "" {
 				dest.signal(unix.SIGSTOP)
 				test(h, source, func(flags ...string) *process {
