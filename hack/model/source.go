@@ -9,7 +9,7 @@ const (
 	srcConnect      srcAt = iota // connect: before the main channel's hello
 	srcConnecting                // connect: before the urgent channel's
 	srcSetup                     // setup: waits for PONG
-	srcPause                     // handOver: before Pause
+	srcPause                     // leave: precopy, and handOver before Pause
 	srcPack                      // handOver: before PACKAGED is written
 	srcAwaitLoaded               // handOver: waits for LOADED
 	srcLoaded                    // handOver: before committed is decided
@@ -204,7 +204,7 @@ func (b *builder) beforeLoaded() {
 		}
 	case srcPause:
 		b.do("source: handOver: Pause", func(s *state) { s.src.machine, s.src.at = machinePaused, srcPack })
-		b.trouble("source: handOver: Pause fails", func(s *state) { s.src.at = srcSayCancel })
+		b.trouble("source: leave: precopy ends early, or handOver: Pause fails", func(s *state) { s.src.at = srcSayCancel })
 	case srcPack:
 		b.do("source: handOver: PACKAGED", func(s *state) { s.link().send(packaged); s.src.at = srcAwaitLoaded })
 		b.trouble("source: handOver: pack fails", func(s *state) { s.src.at = srcResume })
