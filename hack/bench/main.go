@@ -161,15 +161,19 @@ func (b *bench) results(rows []row, here bool) ([]result, error) {
 
 // versions asks the programs what they are.
 func (b *bench) versions() map[side]string {
-	first := func(name, flag string) string {
-		text, err := exec.CommandContext(b.context, name, flag).Output()
+	first := func(name string, args ...string) string {
+		text, err := exec.CommandContext(b.context, name, args...).Output()
 		if err != nil {
 			return fmt.Sprintf("%s: %v", name, err)
 		}
 		line, _, _ := strings.Cut(string(text), "\n")
 		return line
 	}
-	return map[side]string{ours: first(b.microvm, "version"), qemu: first(b.qemu, "--version")}
+	v := map[side]string{ours: first(b.microvm, "version"), qemu: first(b.qemu, "--version")}
+	if text, err := exec.CommandContext(b.context, "git", "describe", "--always", "--dirty").Output(); err == nil {
+		v[ours] += ", tree " + strings.TrimSpace(string(text))
+	}
+	return v
 }
 
 // commandLine is how to do this again.

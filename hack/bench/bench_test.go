@@ -1,0 +1,104 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestMedianAndRatiosAreTakenPairByPair(t *testing.T) {
+	pairs := []pair{
+		{Ours: figures{"t": 1}, QEMU: figures{"t": 2}},
+		{Ours: figures{"t": 30}, QEMU: figures{"t": 10}},
+		{Ours: figures{"t": 4}, QEMU: figures{"t": 4}},
+		{Ours: figures{"t": 5}},                        // the other half failed
+		{Ours: figures{"t": 5}, QEMU: figures{"t": 0}}, // nothing to divide by
+	}
+	got := spreadOf(ratios(pairs, "t"))
+	if got == nil || *got != (spread{Median: 1, Min: 0.5, Max: 3}) {
+		t.Errorf("ratios: %+v", got)
+	}
+	if m := median(column(pairs, ours, "t")); m != 5 {
+		t.Errorf("median of ours: %v", m)
+	}
+	if m := median([]float64{4, 1, 3, 2}); m != 2.5 {
+		t.Errorf("median of an even number: %v", m)
+	}
+	if spreadOf(nil) != nil {
+		t.Error("nothing has a spread")
+	}
+}
+
+const smaps = `00400000-00500000 r-xp 00000000 00:1b 1 /bin/vmm
+Size:               1024 kB
+Rss:                 800 kB
+Anonymous:             0 kB
+7f0000000000-7f0010000000 ---p 00000000 00:00 0
+Size:             262144 kB
+Rss:                   0 kB
+Anonymous:             0 kB
+7f0010000000-7f0018000000 rw-p 00000000 00:00 0
+Size:             131072 kB
+Rss:               70000 kB
+Anonymous:         70000 kB
+VmFlags: rd wr mr
+7f0020000000-7f0040000000 rw-p 00000000 00:00 0
+Size:             524288 kB
+Rss:                 200 kB
+Anonymous:           100 kB
+`
+
+func TestGuestMemoryIsLeftOutOfTheVMMs(t *testing.T) {
+	f, err := beyondGuest(smaps, 128<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f["beyond"] != 1000<<10 || f["anonymous"] != 100<<10 || f["guest"] != 70000<<10 {
+		t.Errorf("figures: %v", f)
+	}
+	if _, err := beyondGuest(smaps, 1<<30); err == nil {
+		t.Error("guest memory found where there is none")
+	}
+}
+
+func TestBenchmarkOutputIsRead(t *testing.T) {
+	f, err := parseBenchmarks("goos: linux\nBenchmarkFind/slots=512/last-2   \t100000\t 3.25 ns/op\t 0 B/op\t 0 allocs/op\n" +
+		"BenchmarkFind/slots=512/random   \t100000\t 17 ns/op\t 8 B/op\t 1 allocs/op\nPASS\n")
+	if err != nil || f["slots=512/last"] != 3.25 || f["slots=512/random"] != 17 || f["allocs"] != 1 {
+		t.Errorf("figures %v, error %v", f, err)
+	}
+	if _, err := parseBenchmarks("PASS\n"); err == nil {
+		t.Error("no error without a benchmark")
+	}
+}
+
+func TestTableSaysWhatIsAbsentAndWhatFailed(t *testing.T) {
+	r := row{"stall", "stall", lookup{}, "t", milliseconds, "0.3x"}
+	d := document{Versions: map[side]string{}, Rows: []result{
+		fill(r, &measured{Pairs: []pair{{Ours: figures{"t": 2e6}, QEMU: figures{"t": 8e6, "other": 1}}}}),
+		fill(r, &measured{Absent: map[side]string{ours: "not yet"}, Failed: []string{"pair 1: QEMU: broke"}}),
+	}}
+	var text strings.Builder
+	if err := d.markdown(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| stall | 2.00 ms | 8.00 ms | 0.25x (0.25 to 0.25) | 0.3x |", "| not yet | - | - |", "- stall: pair 1: QEMU: broke"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in:\n%s", want, text.String())
+		}
+	}
+}
+
+func TestEachGroupOfRowsCanBeChosen(t *testing.T) {
+	rows, err := chosen(table(1024), byDefault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows {
+		if r.of.lab() {
+			t.Errorf("%s is measured by default and needs the lab", r.name)
+		}
+	}
+	if _, err := chosen(table(1024), "postcopy,nothing"); err == nil || !strings.Contains(err.Error(), `"nothing"`) {
+		t.Errorf("error %v", err)
+	}
+}
