@@ -101,7 +101,7 @@ func TestADestinationThatDiesWhileItBuildsOrLoadsCostsNothing(t *testing.T) {
 		l := &ledger{}
 		build, _ := builderOf(t, nil)
 		var r *receiver
-		r = receiveWith(t, l, func(ctx context.Context, config []byte) (DestinationMachine, error) {
+		r = receiveWith(t, l, DestinationOptions{}, func(ctx context.Context, config []byte) (DestinationMachine, error) {
 			r.cancel()
 			return build(ctx, config)
 		})

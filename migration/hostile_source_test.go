@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"microvm/migration/wire"
 )
@@ -48,6 +49,8 @@ var hostileAtFirst = []hostileSource{
 	{"RUN before everything", func(s *rawSource) { s.send(runMessage) }, []string{"POSTCOPY_RUN", "phase setup"}},
 	{"LISTEN outside PACKAGED", func(s *rawSource) { s.send(listenMessage) }, []string{"POSTCOPY_LISTEN", "main channel"}},
 	{"DEVICE_STATE outside PACKAGED", func(s *rawSource) { s.send(stateMessage) }, []string{"DEVICE_STATE", "main channel"}},
+	{"CANCEL", func(s *rawSource) { s.send(wire.Cancel("disk full")) }, []string{"the source keeps the VM", "disk full"}},
+	{"RESUME of nothing", func(s *rawSource) { s.send(wire.Message(wire.TypeResume, nil)) }, []string{"POSTCOPY_RESUME"}},
 	{"nothing, then hangs up", func(s *rawSource) { s.main.Close() }, []string{"closed", "EOF"}},
 }
 
@@ -174,6 +177,7 @@ func TestChecksumsOfPagesThatAreNotThereAreRefused(t *testing.T) {
 func TestAHostileSourceCannotStopAGuestThatRuns(t *testing.T) {
 	for _, c := range []hostileSource{
 		{"RUN twice", func(s *rawSource) { s.send(runMessage) }, []string{"POSTCOPY_RUN"}},
+		{"CANCEL", func(s *rawSource) { s.send(wire.Cancel("changed its mind")) }, []string{"CANCEL"}},
 		{"RAM past the end", func(s *rawSource) { s.send(zeros(0, 255, 2)) }, []string{"RAM"}},
 		{"garbage", func(s *rawSource) { s.send([]byte("GET / HTTP/1.1")) }, []string{"message type"}},
 		{"hangs up", func(s *rawSource) { s.main.Close() }, []string{"EOF"}},
@@ -181,7 +185,7 @@ func TestAHostileSourceCannotStopAGuestThatRuns(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := &ledger{}
-			r := receive(t, l, nil)
+			r := receiveWith(t, l, DestinationOptions{Recover: time.Hour}, buildOwned(t, l, nil))
 			s := newRawSource(t, r.addr)
 			s.running()
 			c.doing(s)
@@ -202,7 +206,7 @@ func TestAHostileSourceCannotStopAGuestThatRuns(t *testing.T) {
 }
 
 func TestABuilderThatCannotIsAskedOnce(t *testing.T) {
-	r := receiveWith(t, &ledger{}, func(context.Context, []byte) (DestinationMachine, error) { return nil, errTest })
+	r := receiveWith(t, &ledger{}, DestinationOptions{}, func(context.Context, []byte) (DestinationMachine, error) { return nil, errTest })
 	s := newRawSource(t, r.addr)
 	s.send(config(nil))
 	err := r.wait()

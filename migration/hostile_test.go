@@ -31,7 +31,7 @@ func TestStrangersDoNotKeepAMigrationOut(t *testing.T) {
 		"upside down":   {func(h *wire.Hello) { h.MinVersion, h.MaxVersion = 9, 2 }, "versions 9 to 2"},
 		"main 1":        {func(h *wire.Hello) { h.Index = 1 }, "main channel 1"},
 		"role 9":        {func(h *wire.Hello) { h.Role = 9 }, "role 9"},
-		"urgent, first": {func(h *wire.Hello) { h.Role = wire.RoleUrgent }, "before its main channel"},
+		"urgent, first": {func(h *wire.Hello) { h.Role = wire.RoleUrgent }, "without its main channel"},
 	} {
 		h := helloOf(newID(), wire.RoleMain)
 		c.change(&h)
@@ -68,7 +68,7 @@ func TestASecondSourceIsRefusedAndTheFirstGoesOn(t *testing.T) {
 	if _, w := open(t, r.addr, helloOf(id, wire.RoleUrgent)); w.Version != wire.Version {
 		t.Fatalf("urgent refused: %s", w.Refusal)
 	}
-	refused(helloOf(id, wire.RoleUrgent), "second urgent")
+	refused(helloOf(id, wire.RoleUrgent), "a second one")
 
 	// The real thing, by its public face.
 	s := send(t, l, r.addr, Options{})

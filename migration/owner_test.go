@@ -91,16 +91,21 @@ type receiver struct {
 // receive starts a destination; configure adjusts the machine that it builds.
 func receive(t *testing.T, l *ledger, configure func(*testMachine)) *receiver {
 	t.Helper()
+	return receiveWith(t, l, DestinationOptions{}, buildOwned(t, l, configure))
+}
+
+// buildOwned builds machines whose ledger knows when they run.
+func buildOwned(t *testing.T, l *ledger, configure func(*testMachine)) Builder {
 	build, built := builderOf(t, configure)
-	return receiveWith(t, l, func(ctx context.Context, config []byte) (DestinationMachine, error) {
+	return func(ctx context.Context, config []byte) (DestinationMachine, error) {
 		if _, err := build(ctx, config); err != nil {
 			return nil, err
 		}
 		return destSide{built(), l}, nil
-	})
+	}
 }
 
-func receiveWith(t *testing.T, l *ledger, build Builder) *receiver {
+func receiveWith(t *testing.T, l *ledger, opt DestinationOptions, build Builder) *receiver {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ln, err := Listen(ctx, Address{"tcp", "127.0.0.1:0"})
@@ -108,7 +113,8 @@ func receiveWith(t *testing.T, l *ledger, build Builder) *receiver {
 		t.Fatal(err)
 	}
 	r := &receiver{t: t, addr: ListenAddress(ln), ledger: l, cancel: cancel, ended: make(chan struct{})}
-	r.dest = NewDestination(build, DestinationOptions{Log: quietLog(t)})
+	opt.Log = quietLog(t)
+	r.dest = NewDestination(build, opt)
 	go func() {
 		defer close(r.ended)
 		r.err = r.dest.Receive(ctx, ln)
