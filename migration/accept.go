@@ -125,7 +125,7 @@ func (a *acceptor) admit(c net.Conn, h wire.Hello) error {
 		time.AfterFunc(helloTimeout, func() { a.abandon(c) })
 		return nil
 	}
-	a.newest = &session{id: h.ID, main: a.main, urgent: c, resumed: h.Resume}
+	a.newest = &session{id: h.ID, main: a.main, urgent: prompt(c), resumed: h.Resume}
 	a.begun, a.main = true, nil
 	select {
 	case <-a.sessions: // closed above

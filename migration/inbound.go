@@ -145,6 +145,7 @@ func (in *inbound) urgent() {
 
 // readUrgent reads the urgent channel until the source ends it.
 func (in *inbound) readUrgent() error {
+	urgentThread()
 	r := bufio.NewReaderSize(in.s.urgent, 8<<10)
 	buf, err := newPayload()
 	if err != nil {

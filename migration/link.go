@@ -43,7 +43,7 @@ type link struct {
 
 func newLink(main, urgent net.Conn) *link {
 	l := &link{
-		main: main, urgent: urgent,
+		main: prompt(main), urgent: urgent,
 		pongs:   make(chan uint32, 1),
 		loaded:  make(chan uint64, 1),
 		running: make(chan wire.Running, 1),
@@ -71,6 +71,7 @@ func (l *link) close() {
 
 // listen reads the return path until it ends.
 func (l *link) listen(s *Source) {
+	urgentThread()
 	defer close(l.closed)
 	defer l.died()
 	l.err = errShutEarly(l.read(s))

@@ -3,7 +3,6 @@ package migration
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -97,8 +96,7 @@ func (p *pager) stop() {
 // readFaults is the fault thread. It keeps an OS thread to itself so that the
 // kernel wakes the one that will do the work, and it does not allocate.
 func (p *pager) readFaults() error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	urgentThread()
 	var (
 		events   [64]uffd.Event
 		requests [len(events)]pageRequest

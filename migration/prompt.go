@@ -1,0 +1,73 @@
+package migration
+
+import (
+	"net"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// promptConn is a connection whose reader is a thread of its own, which the
+// kernel wakes directly. A read that Go's poller waits for wakes a thread of
+// the runtime first, and that one another: on a host whose CPUs are busy with
+// guests and bulk data each of them waits for its turn.
+type promptConn struct {
+	net.Conn
+	raw syscall.RawConn
+}
+
+// prompt makes c's reads prompt, if c is a socket. Read deadlines no longer
+// have an effect; closing has.
+func prompt(c net.Conn) net.Conn {
+	s, ok := c.(syscall.Conn)
+	if !ok {
+		return c
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return c
+	}
+	return &promptConn{c, raw}
+}
+
+func (c *promptConn) Read(p []byte) (n int, err error) {
+	for {
+		rerr := c.raw.Read(func(fd uintptr) bool {
+			n, err = unix.Read(int(fd), p)
+			return true // whatever came of it: it is this thread that waits
+		})
+		switch {
+		case rerr != nil:
+			return 0, rerr
+		case err == nil && n == 0 && len(p) > 0:
+			return 0, net.ErrClosed
+		case err == unix.EINTR:
+		case err != unix.EAGAIN:
+			return max(n, 0), err
+		default:
+			perr := c.raw.Control(func(fd uintptr) {
+				wait := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+				_, err = unix.Poll(wait, -1)
+			})
+			if perr != nil {
+				return 0, perr
+			}
+		}
+	}
+}
+
+// Close wakes the reader, which closing alone would not.
+func (c *promptConn) Close() error {
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	return c.Conn.Close()
+}
+
+// urgentThread gives the calling goroutine a thread of its own that goes before
+// others, as far as this process may: what it does for each page is short, and
+// a vCPU stands still until it is done. The thread ends with the goroutine.
+func urgentThread() {
+	runtime.LockOSThread()
+	const before = -15
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), before)
+}
