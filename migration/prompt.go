@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"io"
 	"net"
 	"runtime"
 	"syscall"
@@ -41,7 +42,7 @@ func (c *promptConn) Read(p []byte) (n int, err error) {
 		case rerr != nil:
 			return 0, rerr
 		case err == nil && n == 0 && len(p) > 0:
-			return 0, net.ErrClosed
+			return 0, io.EOF
 		case err == unix.EINTR:
 		case err != unix.EAGAIN:
 			return max(n, 0), err
