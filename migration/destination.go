@@ -30,8 +30,8 @@ type Destination struct {
 
 	// fate is decided once: the VM runs here, or never will.
 	fate    atomic.Int32
-	givenUp context.Context
-	giveUp  context.CancelFunc
+	givenUp context.Context // its cause says why
+	giveUp  context.CancelCauseFunc
 
 	phase    atomic.Value // Phase
 	received atomic.Uint64
@@ -56,7 +56,7 @@ type Destination struct {
 // NewDestination returns a destination that builds its machine with build.
 func NewDestination(build Builder, opt DestinationOptions) *Destination {
 	d := &Destination{build: build, opt: opt, log: opt.Log, began: time.Now(), fatal: make(chan error, 1)}
-	d.givenUp, d.giveUp = context.WithCancel(context.Background())
+	d.givenUp, d.giveUp = context.WithCancelCause(context.Background())
 	d.phase.Store(PhaseSetup)
 	return d
 }
@@ -73,11 +73,24 @@ var ErrGivenUp = errors.New("given up by this side before the VM ran here")
 
 // GiveUp ends Receive, unless the VM runs here already: then it reports false,
 // and nothing changes.
-func (d *Destination) GiveUp() bool {
+func (d *Destination) GiveUp() bool { return d.decline(ErrGivenUp) }
+
+// decline decides that the VM never runs here, unless it has run.
+func (d *Destination) decline(why error) bool {
 	if d.fate.CompareAndSwap(fateOpen, fateGivenUp) {
-		d.giveUp()
+		d.giveUp(why)
 	}
 	return d.fate.Load() == fateGivenUp
+}
+
+// owed tells whether LOADED may have been said: the source may have answered
+// it by POSTCOPY_RUN, and not be the owner any more.
+func (d *Destination) owed() bool {
+	switch d.Phase() {
+	case PhaseLoaded, PhaseRunning, PhasePaused:
+		return true
+	}
+	return false
 }
 
 // Phase tells where the migration is.
@@ -119,7 +132,11 @@ func (e *LostError) Unwrap() error { return e.Err }
 func (d *Destination) Receive(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(d.givenUp, func() { cancel(ErrGivenUp) })()
+	defer context.AfterFunc(d.givenUp, func() {
+		if !d.owed() {
+			cancel(context.Cause(d.givenUp))
+		}
+	})()
 	acc := newAcceptor(d.log)
 	var accepting sync.WaitGroup
 	accepting.Go(func() {
@@ -178,8 +195,7 @@ func (d *Destination) recoverable(ctx context.Context, err error) bool {
 	case d.opt.Recover == 0, ctx.Err() != nil, errors.As(err, &fatal):
 		return false
 	}
-	phase := d.Phase()
-	return phase == PhaseLoaded || phase == PhaseRunning || phase == PhasePaused
+	return d.owed()
 }
 
 // again waits for the source to come back; why is what it went away with. A
@@ -192,7 +208,7 @@ func (d *Destination) again(ctx context.Context, acc *acceptor, why error) (*ses
 	case s := <-acc.sessions:
 		return s, nil
 	case err := <-d.fatal:
-		return nil, err
+		return nil, err // after the VM ran here: see fail
 	case <-late.C:
 		return nil, fmt.Errorf("the source did not come back within %v after: %w", d.opt.Recover, why)
 	case <-ctx.Done():
@@ -215,8 +231,13 @@ func (d *Destination) end(err error) error {
 	if p := d.pager.Load(); p != nil {
 		p.abort(err)
 	}
-	if d.fate.Load() == fateRan {
+	switch d.fate.Load() {
+	case fateRan:
 		return &LostError{err}
+	case fateGivenUp:
+		if why := context.Cause(d.givenUp); !errors.Is(err, why) {
+			return fmt.Errorf("%w (%w)", why, err)
+		}
 	}
 	return err
 }

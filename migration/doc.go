@@ -29,7 +29,7 @@
 //	[verify: CHECKSUMS...]             ──▶
 //	COMPLETE, on urgent and main       ──▶   last page in: userfaultfd unregistered
 //	                                   ◀──   STATS, SHUT 0
-//	close
+//	END                                ──▶   nobody needs the other any more
 //
 // # Who owns the guest
 //

@@ -24,6 +24,8 @@ type inbound struct {
 	over    chan struct{} // closed when the session is
 	// handshake: POSTCOPY_RESUME has yet to come, and nothing else may.
 	handshake bool
+	// last is for the last word, SHUT or FAILED, which is said once.
+	last sync.Once
 }
 
 // serve runs a session to its end. Without an error the migration is over.
@@ -40,13 +42,7 @@ func (d *Destination) serve(ctx context.Context, s *session) error {
 
 	err := in.readMain(ctx)
 	d.current.Store(nil)
-	switch {
-	case errors.Is(err, errGuestEnded):
-		in.sayShut()
-		in.drain()
-		err = nil
-	case err == nil:
-	default:
+	if err != nil {
 		err = cause(ctx, err)
 		if !d.recoverable(ctx, err) && d.fate.Load() != fateRan {
 			in.sayFailed(err)
@@ -59,13 +55,15 @@ func (d *Destination) serve(ctx context.Context, s *session) error {
 	return err
 }
 
-// fail has the main reader end with err.
-func (in *inbound) fail(err error) {
+// fail has the main reader end with err, at once.
+func (in *inbound) fail(err error) { in.failBy(time.Unix(1, 0), err) }
+
+func (in *inbound) failBy(t time.Time, err error) {
 	select {
 	case in.broken <- err:
 	default:
 	}
-	in.s.main.SetReadDeadline(time.Unix(1, 0))
+	in.s.main.SetReadDeadline(t)
 }
 
 // drainTimeout bounds the wait for the source to have understood. Tests whose
@@ -86,6 +84,10 @@ func (in *inbound) drain() {
 // sayFailed tells the source, if it can still be told, that this side cannot
 // go on. It is only said before this side ever ran the guest.
 func (in *inbound) sayFailed(err error) {
+	in.last.Do(func() { in.sendFailed(err) })
+}
+
+func (in *inbound) sendFailed(err error) {
 	code := wire.FailureOther
 	var refused *RefusedError
 	var broken *wire.Error
@@ -123,10 +125,13 @@ func (in *inbound) readMain(ctx context.Context) error {
 			}
 		}
 		if err != nil {
-			// What a worker saw came first and caused this.
-			select {
-			case err = <-in.broken:
-			default:
+			// What a worker saw came first and caused this, unless the
+			// source has said why it hangs up.
+			if !errors.As(err, new(*fatalError)) {
+				select {
+				case err = <-in.broken:
+				default:
+				}
 			}
 			if err == io.EOF {
 				err = fmt.Errorf("main channel: the source closed it in phase %s: %w", in.d.Phase(), io.ErrUnexpectedEOF)
@@ -139,7 +144,9 @@ func (in *inbound) readMain(ctx context.Context) error {
 // urgent is the worker that reads the urgent channel.
 func (in *inbound) urgent() {
 	if err := in.readUrgent(); err != nil {
-		in.fail(fmt.Errorf("urgent channel: %w", err))
+		// A source that hangs up closes this channel and the main one.
+		// What it said there before, such as CANCEL, comes first.
+		in.failBy(time.Now().Add(drainTimeout), fmt.Errorf("urgent channel: %w", err))
 	}
 }
 
@@ -226,9 +233,14 @@ func (in *inbound) control(ctx context.Context, r io.Reader, h wire.Header) (don
 		if err != nil {
 			return false, err
 		}
-		return true, in.complete(ctx, c)
+		return false, in.complete(ctx, c)
 	case wire.TypeResume:
 		return false, in.resume()
+	case wire.TypeEnd:
+		if d.fate.Load() != fateRan || !d.settled() {
+			return false, protocolError("END", "not all is here")
+		}
+		return true, nil
 	case wire.TypeCancel:
 		if d.fate.Load() == fateRan {
 			return false, protocolError("CANCEL", "the guest runs here already")
@@ -326,12 +338,19 @@ func (in *inbound) packaged(body []byte) error {
 	d.phase.Store(PhaseListening)
 	d.current.Store(in)
 	in.workers.Go(in.urgent)
+	in.workers.Go(in.watchFate)
 	d.loaded = make(chan error, 1)
 	go func() {
 		err := load(d.machine, states)
 		d.loaded <- err
 		if err == nil {
 			d.phase.Store(PhaseLoaded)
+			// In this order: who declines looks at the phase after it
+			// has decided the fate.
+			if d.fate.Load() == fateGivenUp {
+				in.fail(&fatalError{context.Cause(d.givenUp)})
+				return
+			}
 			took := uint64(time.Since(began))
 			err = in.back.send(func(b []byte) []byte { return wire.AppendLoaded(b, took) })
 		}
@@ -357,6 +376,9 @@ func (d *Destination) request(pages []pageRequest) {
 // fail notes that pages cannot be fetched any more, by any connection.
 func (d *Destination) fail(err error) {
 	err = &fatalError{err}
+	if d.decline(err) && d.owed() {
+		return // watchFate tells the source
+	}
 	select {
 	case d.fatal <- err:
 	default:
@@ -377,10 +399,13 @@ func (in *inbound) run() error {
 		return err
 	}
 	if !d.fate.CompareAndSwap(fateOpen, fateRan) {
-		return ErrGivenUp
+		return nil // the source has been told, or is about to be
 	}
 	if err := d.machine.Run(); err != nil {
-		return &fatalError{fmt.Errorf("start the vCPUs: %w", err)}
+		// No vCPU has run: it is as if the source had been told before.
+		d.fate.Store(fateGivenUp)
+		d.giveUp(fmt.Errorf("start the vCPUs: %w", err))
+		return nil
 	}
 	now := time.Now()
 	d.pager.Load().waits.setVCPUs(d.machine.VCPUThreads())
@@ -395,21 +420,35 @@ func (in *inbound) run() error {
 	return nil
 }
 
+// watchFate tells a source that may have written POSTCOPY_RUN that the VM will
+// never run here. It answers by CANCEL, or comes back if it did not hear it.
+func (in *inbound) watchFate() {
+	select {
+	case <-in.d.givenUp.Done():
+		if in.d.owed() {
+			in.decline()
+		}
+	case <-in.over:
+	}
+}
+
+func (in *inbound) decline() {
+	in.sayFailed(context.Cause(in.d.givenUp))
+	in.s.main.SetReadDeadline(time.Now().Add(drainTimeout))
+}
+
 // watch looks after a guest that runs here while pages are missing.
 func (in *inbound) watch() {
 	in.workers.Go(in.statistics)
 	in.workers.Go(in.watchGuest)
 }
 
-// errGuestEnded is how watchGuest ends the main reader.
-var errGuestEnded = errors.New("the guest has ended")
-
 // watchGuest ends the migration early if the guest ends: it needs no more
-// pages.
+// pages. What is on its way is read, up to END.
 func (in *inbound) watchGuest() {
 	select {
 	case <-in.d.machine.Done():
-		in.fail(errGuestEnded)
+		in.sayShut()
 	case <-in.over:
 	}
 }
@@ -467,6 +506,8 @@ func (in *inbound) complete(ctx context.Context, c wire.Complete) error {
 	defer late.Stop()
 	select {
 	case <-p.done:
+	case <-d.machine.Done():
+		return nil // watchGuest says SHUT
 	case err := <-in.broken:
 		return err
 	case <-late.C:
@@ -480,11 +521,6 @@ func (in *inbound) complete(ctx context.Context, c wire.Complete) error {
 		}
 	}
 	in.sayShut()
-	// The source closes when it has heard it. If it has not, it comes back.
-	in.s.main.SetReadDeadline(time.Now().Add(helloTimeout))
-	if _, err := io.Copy(io.Discard, in.s.main); err != nil {
-		return fmt.Errorf("main channel: the source does not close after SHUT: %w", err)
-	}
 	return nil
 }
 
@@ -512,13 +548,16 @@ func (in *inbound) settle(p *pager) error {
 }
 
 // sayShut tells the source that it is needed no more, with the final
-// statistics.
+// statistics. The source answers by END. If it has not heard it, it comes back.
 func (in *inbound) sayShut() {
-	err := in.sendStats()
-	if err == nil {
-		err = in.back.send(func(b []byte) []byte { return wire.AppendShut(b, 0) })
-	}
-	if err != nil {
-		in.d.log.Warn("the source does not know that it is needed no more", "error", err)
-	}
+	in.last.Do(func() {
+		err := in.sendStats()
+		if err == nil {
+			err = in.back.send(func(b []byte) []byte { return wire.AppendShut(b, 0) })
+		}
+		if err != nil {
+			in.d.log.Warn("the source does not know that it is needed no more", "error", err)
+		}
+		in.s.main.SetReadDeadline(time.Now().Add(helloTimeout))
+	})
 }

@@ -74,7 +74,11 @@ func (l *link) listen(s *Source) {
 	urgentThread()
 	defer close(l.closed)
 	defer l.died()
-	l.err = errShutEarly(l.read(s))
+	err := l.read(s)
+	l.err = errShutEarly(err)
+	if err == nil || errors.As(err, new(*FailedError)) {
+		return // its last word, which will be answered
+	}
 	// Whoever writes to a peer that is gone should hear of it now.
 	l.close()
 }

@@ -1,6 +1,8 @@
 package migration
 
 import (
+	"errors"
+
 	"microvm/migration/wire"
 )
 
@@ -21,9 +23,17 @@ func newPusher(o *outgoing, l *link, bandwidth uint64) *pusher {
 	return &pusher{o: o, l: l, batch: newBatch(o), pace: newLimiter(bandwidth)}
 }
 
+// errNotWanted ends a push whose receiver has said its last word.
+var errNotWanted = errors.New("the destination wants no more pages")
+
 // run pushes until every page is sent or claimed by an answer.
 func (p *pusher) run() error {
 	for {
+		select {
+		case <-p.l.closed: // broken, or no more pages are wanted
+			return errNotWanted
+		default:
+		}
 		// Before pages are claimed, so that nobody waits for one that is
 		// held back here.
 		if err := p.pace.wait(p.l.alive, p.batch.sent); err != nil {

@@ -26,8 +26,8 @@ func (s *Source) reconnect(why error) (*link, error) {
 	defer cancel()
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
 		l, err := s.resume(ctx)
-		if err == nil {
-			return l, nil
+		if err == nil || s.declined(err) {
+			return l, err
 		}
 		s.opt.Log.Debug("not connected again yet", "error", err)
 		select {
@@ -48,6 +48,9 @@ func (s *Source) resume(ctx context.Context) (*link, error) {
 	}
 	defer context.AfterFunc(ctx, l.close)()
 	err = s.handshake(ctx, l)
+	if s.declined(err) {
+		return l, err // it waits for an answer
+	}
 	if err != nil {
 		l.close()
 		<-l.closed

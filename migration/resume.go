@@ -10,6 +10,11 @@ import (
 // then on the session is like the one before it.
 func (in *inbound) resume() error {
 	d := in.d
+	if d.fate.Load() == fateGivenUp {
+		in.handshake = false
+		in.decline()
+		return nil
+	}
 	p := d.pager.Load()
 	for _, b := range p.blocks {
 		if err := in.sendBitmap(b); err != nil {
@@ -26,6 +31,7 @@ func (in *inbound) resume() error {
 		return err
 	}
 	in.workers.Go(in.urgent)
+	in.workers.Go(in.watchFate)
 	if phase == PhaseRunning {
 		in.watch()
 	}

@@ -230,6 +230,9 @@ func (s *Source) postcopy(l *link, sums *checksummer) error {
 	defer func() { s.report.PostcopyNS = int64(time.Since(began)) }()
 	for {
 		err := s.finishOn(l, sums)
+		if s.declined(err) {
+			return s.takeBack(l, sums, err)
+		}
 		l.close()
 		if err == nil {
 			return nil
@@ -237,13 +240,35 @@ func (s *Source) postcopy(l *link, sums *checksummer) error {
 		<-l.closed // it shares the account of pages with its successor
 		s.phase.Store(PhasePostcopyPaused)
 		s.opt.Log.Warn("the connections broke; the guest runs at the destination on the pages it has", "error", err)
-		if l, err = s.reconnect(err); err != nil {
+		l, err = s.reconnect(err)
+		if s.declined(err) {
+			return s.takeBack(l, sums, err)
+		}
+		if err != nil {
 			return &PausedError{err}
 		}
 		s.report.Recoveries++
 		s.phase.Store(PhasePostcopyActive)
 		s.opt.Log.Info("connected again", "pages_left", s.ram.total-s.ram.claimed.Load())
 	}
+}
+
+// declined tells whether err is the destination's word that it has never run
+// the guest and never will.
+func (s *Source) declined(err error) bool {
+	return !s.running && errors.As(err, new(*FailedError))
+}
+
+// takeBack makes this side the owner again, after POSTCOPY_RUN, and tells the
+// destination so. why is what that said.
+func (s *Source) takeBack(l *link, sums *checksummer, why error) error {
+	sums.stop()
+	if err := errors.Join(s.machine.TakeBack(), s.machine.Resume()); err != nil {
+		why = errors.Join(why, fmt.Errorf("resume the VM that the destination declined: %w", err))
+	}
+	s.report.Owner = OwnerSource
+	l.sayCancel(why)
+	return why
 }
 
 // finishOn does what is left to do, on connections that work so far.
@@ -459,7 +484,20 @@ func (s *Source) push(l *link, sums *checksummer) error {
 	if serr := l.awaitShut(); serr == nil || err == nil {
 		err = serr
 	}
+	if err == nil {
+		s.sayEnd(l)
+	}
 	return err
+}
+
+// sayEnd answers SHUT, and waits until the destination has heard it: to close
+// with its statistics unread would destroy END on its way. If it does not hear
+// it, it waits for a source that never comes back, which harms nobody.
+func (s *Source) sayEnd(l *link) {
+	defer time.AfterFunc(drainTimeout, l.close).Stop()
+	if s.sendMain(l, wire.Message(wire.TypeEnd, nil)) == nil {
+		_, _ = io.Copy(io.Discard, l.main)
+	}
 }
 
 func (s *Source) pushAll(l *link, sums *checksummer) error {

@@ -33,6 +33,7 @@ const (
 	TypeComplete
 	TypeResume
 	TypeCancel
+	TypeEnd
 )
 
 // forward says for each forward type its name and the longest body it may
@@ -55,6 +56,7 @@ var forward = map[Type]struct {
 	TypeComplete:       {"COMPLETE", 24},
 	TypeResume:         {"POSTCOPY_RESUME", 0},
 	TypeCancel:         {"CANCEL", MaxText},
+	TypeEnd:            {"END", 0},
 }
 
 // Bounds on what one message may hold.
