@@ -26,12 +26,13 @@ func TestStrangersDoNotKeepAMigrationOut(t *testing.T) {
 		change func(*wire.Hello)
 		want   string
 	}{
-		"newer":         {func(h *wire.Hello) { h.MinVersion, h.MaxVersion = 2, 9 }, "versions 2 to 9"},
-		"older":         {func(h *wire.Hello) { h.MinVersion, h.MaxVersion = 0, 0 }, "versions 0 to 0"},
-		"upside down":   {func(h *wire.Hello) { h.MinVersion, h.MaxVersion = 9, 2 }, "versions 9 to 2"},
-		"main 1":        {func(h *wire.Hello) { h.Index = 1 }, "main channel 1"},
-		"role 9":        {func(h *wire.Hello) { h.Role = 9 }, "role 9"},
-		"urgent, first": {func(h *wire.Hello) { h.Role = wire.RoleUrgent }, "without its main channel"},
+		"newer":            {func(h *wire.Hello) { h.MinVersion, h.MaxVersion = 2, 9 }, "versions 2 to 9"},
+		"older":            {func(h *wire.Hello) { h.MinVersion, h.MaxVersion = 0, 0 }, "versions 0 to 0"},
+		"upside down":      {func(h *wire.Hello) { h.MinVersion, h.MaxVersion = 9, 2 }, "versions 9 to 2"},
+		"main 1":           {func(h *wire.Hello) { h.Index = 1 }, "main channel 1"},
+		"role 9":           {func(h *wire.Hello) { h.Role = 9 }, "role 9"},
+		"resuming nothing": {func(h *wire.Hello) { h.Resume = true }, "no migration of that id"},
+		"urgent, first":    {func(h *wire.Hello) { h.Role = wire.RoleUrgent }, "without its main channel"},
 	} {
 		h := helloOf(newID(), wire.RoleMain)
 		c.change(&h)

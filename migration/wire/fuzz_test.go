@@ -178,6 +178,8 @@ func FuzzReturn(f *testing.F) {
 	b = AppendRunning(b, Running{1, 2})
 	b = AppendFailed(b, Failed{FailureOther, "why"})
 	b = AppendStats(b, []byte("{}"))
+	b = AppendRecvBitmap(b, "ram", 8, []byte{0xFF, 1})
+	b = AppendResumeAck(b, ResumeRunning)
 	f.Add(AppendShut(b, 0))
 	f.Add([]byte{0, 3, 0, 16})
 	buf := make([]byte, MaxReturnBody)
@@ -208,6 +210,14 @@ func FuzzReturn(f *testing.F) {
 				again = AppendFailed(nil, DecodeFailed(body))
 			case ReturnStats:
 				again = AppendStats(nil, body)
+			case ReturnResumeAck:
+				again = AppendResumeAck(nil, DecodeUint32(body))
+			case ReturnRecvBitmap:
+				m, err := DecodeRecvBitmap(body)
+				if err != nil {
+					continue
+				}
+				again = AppendRecvBitmap(nil, string(m.Block), m.First, m.Bitmap)
 			default:
 				t.Fatalf("%v accepted", typ)
 			}

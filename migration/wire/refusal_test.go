@@ -123,10 +123,16 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 		{"hello: another protocol", hello(func(b []byte) { copy(b, "GET / HT") }), []string{"hello", "GET / HT", "microvm"}},
 		{"hello: versions upside down", hello(func(b []byte) { b[9] = 3 }), []string{"hello", "versions 3 to 1"}},
 		{"hello: reserved", hello(func(b []byte) { b[31] = 9 }), []string{"hello", "reserved", "0x0009"}},
+		{"hello: resume 2", hello(func(b []byte) { b[30] = 2 }), []string{"hello", "reserved", "0x0200"}},
 		{"welcome: another protocol", welcome([]byte("HTTP/1.1 200")), []string{"answer to hello", "HTTP/1.1", "no microvm"}},
 		{"welcome: text too long", welcome(append(magic[:], 0, 0, 4, 1)), []string{"answer to hello", "1025 bytes", "1024"}},
 
 		{"return path: unknown type", returnErr(99, 0), []string{"type 99", "no such message"}},
+		{"RECV_BITMAP: empty", decode(DecodeRecvBitmap, nil), []string{"RECV_BITMAP", "past the end"}},
+		{"RECV_BITMAP: no name", decode(DecodeRecvBitmap, make([]byte, 10)), []string{"RECV_BITMAP"}},
+		{"RECV_BITMAP: no bitmap", decode(DecodeRecvBitmap, append(body(1, 'r'), make([]byte, 8)...)), []string{"RECV_BITMAP"}},
+		{"RECV_BITMAP: from the middle of a byte", decode(DecodeRecvBitmap, append(body(1, 'r'), 0, 0, 0, 0, 0, 0, 0, 9, 1)), []string{"RECV_BITMAP", "page 9"}},
+		{"RECV_BITMAP: too many pages", decode(DecodeRecvBitmap, append(body(1, 'r'), make([]byte, 8+MaxBitmapPages/8+1)...)), []string{"RECV_BITMAP", "32769 bytes"}},
 		{"REQ_PAGES: short body", decode(DecodeReqPages, make([]byte, 15)), []string{"REQ_PAGES", "15 bytes"}},
 		{"REQ_PAGES: no pages", decode(DecodeReqPages, reqPages(0, 0)), []string{"REQ_PAGES", "length 0x0"}},
 		{"REQ_PAGES: odd start", decode(DecodeReqPages, reqPages(17, 4096)), []string{"REQ_PAGES", "start 0x11"}},
@@ -138,12 +144,12 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 		{"REQ_PAGES: bytes after the name", decode(DecodeReqPages, reqPages(0, 4097, 1, 'r', 's')), []string{"REQ_PAGES", "1 bytes too many"}},
 		{"REQ_PAGES: bytes instead of a name", decode(DecodeReqPages, reqPages(0, 4096, 1, 'r')), []string{"REQ_PAGES", "2 bytes too many"}},
 	}
-	for typ := TypeOpenReturnPath; typ <= TypeComplete; typ++ {
+	for typ := TypeOpenReturnPath; typ <= TypeCancel; typ++ {
 		limit, _ := typ.MaxBody()
 		cases = append(cases, refusal{"header: too long a " + typ.String(), headerErr(typ, 0, limit+1),
 			[]string{typ.String(), fmt.Sprint(limit + 1), fmt.Sprint(limit)}})
 	}
-	for typ := ReturnShut; typ <= ReturnStats; typ++ {
+	for typ := ReturnShut; typ <= ReturnResumeAck; typ++ {
 		bound := returns[typ]
 		cases = append(cases, refusal{"return path: too short a " + bound.name, returnErr(typ, int(bound.min)-1), []string{bound.name, fmt.Sprint(bound.min)}})
 		if bound.max < MaxReturnBody {

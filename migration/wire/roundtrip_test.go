@@ -105,6 +105,10 @@ func TestForwardMessagesComeBackAsTheyWere(t *testing.T) {
 		}
 		equal(t, got, want)
 	}
+	for _, why := range []string{"", "disk full", strings.Repeat("x", MaxText)} {
+		equal(t, string(frame(t, TypeCancel, Cancel(why))), why)
+	}
+	equal(t, frame(t, TypeResume, Message(TypeResume, nil)), []byte{})
 	want := Complete{DataPages: 1, ZeroPages: 1<<64 - 1, Checksums: 3}
 	got, err := DecodeComplete(frame(t, TypeComplete, want.Append(nil)))
 	if err != nil {
@@ -168,6 +172,17 @@ func TestReturnMessagesComeBackAsTheyWere(t *testing.T) {
 	}
 	stats := []byte(`{"pages_left":1}`)
 	equal(t, returned(t, ReturnStats, AppendStats(nil, stats)), stats)
+	equal(t, DecodeUint32(returned(t, ReturnResumeAck, AppendResumeAck(nil, ResumeLoaded))), uint32(ResumeLoaded))
+	for _, want := range []RecvBitmap{
+		{Block: []byte("ram"), First: 0, Bitmap: []byte{1}},
+		{Block: []byte(longName), First: 1<<64 - 8, Bitmap: make([]byte, MaxBitmapPages/8)},
+	} {
+		got, err := DecodeRecvBitmap(returned(t, ReturnRecvBitmap, AppendRecvBitmap(nil, string(want.Block), want.First, want.Bitmap)))
+		if err != nil {
+			t.Error(err)
+		}
+		equal(t, got, want)
+	}
 	for _, want := range []ReqPages{
 		{Start: 0, Len: PageSize},
 		{Block: []byte("ram"), Start: 2 << 20, Len: 2 << 20},
@@ -185,6 +200,7 @@ func TestHelloAndWelcomeComeBackAsTheyWere(t *testing.T) {
 	for _, want := range []Hello{
 		{MinVersion: 1, MaxVersion: 1, ID: ID{1, 2, 15: 3}, Role: RoleMain},
 		{MinVersion: 0, MaxVersion: 65535, Role: 200, Index: 255},
+		{MinVersion: 1, MaxVersion: 1, Role: RoleUrgent, Resume: true},
 	} {
 		r := bytes.NewReader(want.Append(nil))
 		got, err := ReadHello(r)
@@ -211,23 +227,26 @@ func TestATextTooLongIsCutNotTheMessage(t *testing.T) {
 	if f := DecodeFailed(returned(t, ReturnFailed, AppendFailed(nil, Failed{FailureOther, long}))); len(f.Text) != MaxText {
 		t.Errorf("FAILED: %d bytes of text", len(f.Text))
 	}
+	if got := frame(t, TypeCancel, Cancel(long)); len(got) != MaxText {
+		t.Errorf("CANCEL: %d bytes of text", len(got))
+	}
 	if b := AppendStats([]byte("before"), []byte(long)); string(b) != "before" {
 		t.Errorf("STATS too long for a message added %d bytes", len(b)-len("before"))
 	}
 }
 
 func TestEveryTypeHasANameAndABound(t *testing.T) {
-	for typ := TypeOpenReturnPath; typ <= TypeComplete; typ++ {
+	for typ := TypeOpenReturnPath; typ <= TypeCancel; typ++ {
 		if _, ok := typ.MaxBody(); !ok || strings.Contains(typ.String(), "type") {
 			t.Errorf("type %d: name %q, known %v", typ, typ, ok)
 		}
 	}
-	for _, typ := range []Type{0, TypeComplete + 100, 65535} {
+	for _, typ := range []Type{0, TypeCancel + 100, 65535} {
 		if _, ok := typ.MaxBody(); ok {
 			t.Errorf("type %d has a bound", typ)
 		}
 	}
-	for typ := ReturnShut; typ <= ReturnStats; typ++ {
+	for typ := ReturnShut; typ <= ReturnResumeAck; typ++ {
 		if strings.Contains(typ.String(), "type") {
 			t.Errorf("return type %d has no name", typ)
 		}
