@@ -36,7 +36,6 @@ type testMachine struct {
 	threads []int
 	seen    atomic.Uint64 // pages that a guest read and found right
 	wrong   atomic.Uint64
-	want    func(page uint64) byte // of each page's first byte
 }
 
 // testDevice keeps a text.

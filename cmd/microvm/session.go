@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -26,6 +27,7 @@ type session struct {
 
 // newSession prepares for --console mode.
 func newSession(mode string) *session {
+	makeRoom()
 	switch mode {
 	case vmm.ConsoleStdio:
 		if term.IsTerminal(int(os.Stdin.Fd())) {
@@ -37,6 +39,14 @@ func newSession(mode string) *session {
 		return &session{}
 	}
 	return &session{console: vmm.NewConsole(nil)}
+}
+
+// makeRoom lets more of Go's threads run at once than there are CPUs. A vCPU in
+// KVM_RUN is in a system call, but keeps its place among them until the
+// runtime's monitor takes it away, up to 10 ms later; whoever is to fetch the
+// page that the vCPU waits for must not have to wait for that place.
+func makeRoom() {
+	runtime.GOMAXPROCS(runtime.NumCPU() + vmm.MaxCPUs)
 }
 
 // attach lets the terminal and the signals act on vm until ctx ends. What it

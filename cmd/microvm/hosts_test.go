@@ -1,0 +1,170 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"microvm/migration"
+)
+
+// A network is two network namespaces with a cable between them: all that two
+// hosts have of one another.
+type network struct {
+	t            *testing.T
+	left, right  netns.NsHandle
+	leftIP       string
+	rightIP      string
+	here         netns.NsHandle
+	leftEndpoint string // name of the interface
+}
+
+// newNetwork makes one; it goes away with the test.
+func newNetwork(t *testing.T) *network {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	here, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &network{t: t, here: here, leftIP: "10.111.0.1", rightIP: "10.111.0.2", leftEndpoint: "left"}
+	t.Cleanup(func() { here.Close() })
+	defer netns.Set(here)
+	for _, ns := range []*netns.NsHandle{&n.right, &n.left} {
+		if *ns, err = netns.New(); err != nil {
+			if errors.Is(err, unix.EPERM) {
+				t.Skip("may not make a network namespace; run this test as root")
+			}
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ns.Close() })
+	}
+	// In the left one now.
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: n.leftEndpoint}, PeerName: "right", PeerNamespace: netlink.NsFd(n.right)}
+	if err := netlink.LinkAdd(veth); err != nil {
+		t.Fatal(err)
+	}
+	n.configure(n.leftEndpoint, n.leftIP)
+	if err := netns.Set(n.right); err != nil {
+		t.Fatal(err)
+	}
+	n.configure("right", n.rightIP)
+	return n
+}
+
+// configure gives an interface of this thread's namespace an address.
+func (n *network) configure(name, ip string) {
+	n.t.Helper()
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(ip), Mask: net.CIDRMask(24, 32)}}
+	if err := errors.Join(netlink.AddrAdd(link, addr), netlink.LinkSetUp(link)); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// in does something in a namespace.
+func (n *network) in(ns netns.NsHandle, do func()) {
+	n.t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := netns.Set(ns); err != nil {
+		n.t.Fatal(err)
+	}
+	defer netns.Set(n.here)
+	do()
+}
+
+// forget has the left host lose every connection, as when it gets another
+// address: what was said over the old one is reset.
+func (n *network) forget(oldIP, newIP string) {
+	n.t.Helper()
+	n.in(n.left, func() {
+		link, err := netlink.LinkByName(n.leftEndpoint)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		old := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(oldIP), Mask: net.CIDRMask(24, 32)}}
+		if err := netlink.AddrDel(link, old); err != nil {
+			n.t.Fatal(err)
+		}
+		n.configure(n.leftEndpoint, newIP)
+	})
+}
+
+// moveBetweenHosts boots a busy guest on the left, moves it to the right, and
+// hands both processes and the report to check.
+func moveBetweenHosts(t *testing.T, during func(h *host, n *network), flags ...string) (report *migration.Report) {
+	h := newHost(t)
+	needKVM(t)
+	n := newNetwork(t)
+	var source, dest *process
+	n.in(n.left, func() { source = h.start("run", "--name", "a", "-m", "256M", "-c", "2", "-p", busy) })
+	n.in(n.right, func() { dest = h.start("receive", "--name", "b", "--listen", "tcp:"+n.rightIP+":0") })
+	source.awaitLine("beat ")
+	addr := dest.awaitLine("tcp:")
+	mover := h.start(append([]string{"migrate", "a", addr, "--verify", "--report", "json"}, flags...)...)
+	if during != nil {
+		during(h, n)
+	}
+	mover.wait(0)
+	source.wait(0)
+	dest.goesOn(5)
+	h.must(0, "stop", "b", "--force")
+	dest.wait(0)
+	checkScreen(t, screens(source, dest))
+	report = readReport(t, mover.stdout.String())
+	if report.Result != migration.ResultCompleted || report.Verified == nil || !*report.Verified {
+		t.Errorf("the move: %+v", report)
+	}
+	return report
+}
+
+func TestAGuestMovesBetweenTwoHosts(t *testing.T) {
+	for _, mode := range []migration.Mode{migration.ModePostcopy, migration.ModeHybrid, migration.ModePrecopy} {
+		t.Run(string(mode), func(t *testing.T) {
+			// Precopy need not converge with this guest: then it switches.
+			r := moveBetweenHosts(t, nil, "--mode", string(mode), "--timeout", "30s", "--on-timeout", "postcopy")
+			if r.Mode != string(mode) {
+				t.Errorf("mode %q", r.Mode)
+			}
+			if mode != migration.ModePostcopy && (r.Passes == 0 || r.RAM.PagesPrecopy == 0 || r.Switch == "") {
+				t.Errorf("the passes of precopy: %+v", r)
+			}
+		})
+	}
+}
+
+func TestAGuestSurvivesAHostThatChangesItsAddressOnTheWay(t *testing.T) {
+	r := moveBetweenHosts(t, func(h *host, n *network) {
+		h.awaitPhase("a", migration.PhasePostcopyActive)
+		n.forget(n.leftIP, "10.111.0.3")
+	}, "--postcopy", "--postcopy-bandwidth", "100M")
+	if r.Recoveries == 0 {
+		t.Errorf("nothing broke: %+v", r)
+	}
+}
+
+// awaitPhase waits until the migration of a VM is in a phase.
+func (h *host) awaitPhase(name string, phase migration.Phase) {
+	h.t.Helper()
+	for late := time.Now().Add(patience); ; {
+		r := h.run("migrate-status", name)
+		if strings.Contains(r.stdout, string(phase)) {
+			return
+		}
+		if time.Now().After(late) {
+			h.t.Fatalf("VM %s does not come to phase %s: %s%s", name, phase, r.stdout, r.stderr)
+		}
+	}
+}
