@@ -50,6 +50,7 @@ var hostileAtFirst = []hostileSource{
 	{"LISTEN outside PACKAGED", func(s *rawSource) { s.send(listenMessage) }, []string{"POSTCOPY_LISTEN", "main channel"}},
 	{"DEVICE_STATE outside PACKAGED", func(s *rawSource) { s.send(stateMessage) }, []string{"DEVICE_STATE", "main channel"}},
 	{"CANCEL", func(s *rawSource) { s.send(wire.Cancel("disk full")) }, []string{"the source keeps the VM", "disk full"}},
+	{"END of nothing", func(s *rawSource) { s.send(wire.Message(wire.TypeEnd, nil)) }, []string{"END", "not all is here"}},
 	{"RESUME of nothing", func(s *rawSource) { s.send(wire.Message(wire.TypeResume, nil)) }, []string{"POSTCOPY_RESUME"}},
 	{"nothing, then hangs up", func(s *rawSource) { s.main.Close() }, []string{"closed", "EOF"}},
 }
@@ -177,6 +178,7 @@ func TestChecksumsOfPagesThatAreNotThereAreRefused(t *testing.T) {
 func TestAHostileSourceCannotStopAGuestThatRuns(t *testing.T) {
 	for _, c := range []hostileSource{
 		{"RUN twice", func(s *rawSource) { s.send(runMessage) }, []string{"POSTCOPY_RUN"}},
+		{"END", func(s *rawSource) { s.send(wire.Message(wire.TypeEnd, nil)) }, []string{"END", "not all is here"}},
 		{"CANCEL", func(s *rawSource) { s.send(wire.Cancel("changed its mind")) }, []string{"CANCEL"}},
 		{"RAM past the end", func(s *rawSource) { s.send(zeros(0, 255, 2)) }, []string{"RAM"}},
 		{"garbage", func(s *rawSource) { s.send([]byte("GET / HTTP/1.1")) }, []string{"message type"}},

@@ -144,7 +144,7 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 		{"REQ_PAGES: bytes after the name", decode(DecodeReqPages, reqPages(0, 4097, 1, 'r', 's')), []string{"REQ_PAGES", "1 bytes too many"}},
 		{"REQ_PAGES: bytes instead of a name", decode(DecodeReqPages, reqPages(0, 4096, 1, 'r')), []string{"REQ_PAGES", "2 bytes too many"}},
 	}
-	for typ := TypeOpenReturnPath; typ <= TypeCancel; typ++ {
+	for typ := TypeOpenReturnPath; typ <= TypeEnd; typ++ {
 		limit, _ := typ.MaxBody()
 		cases = append(cases, refusal{"header: too long a " + typ.String(), headerErr(typ, 0, limit+1),
 			[]string{typ.String(), fmt.Sprint(limit + 1), fmt.Sprint(limit)}})

@@ -236,12 +236,12 @@ func TestATextTooLongIsCutNotTheMessage(t *testing.T) {
 }
 
 func TestEveryTypeHasANameAndABound(t *testing.T) {
-	for typ := TypeOpenReturnPath; typ <= TypeCancel; typ++ {
+	for typ := TypeOpenReturnPath; typ <= TypeEnd; typ++ {
 		if _, ok := typ.MaxBody(); !ok || strings.Contains(typ.String(), "type") {
 			t.Errorf("type %d: name %q, known %v", typ, typ, ok)
 		}
 	}
-	for _, typ := range []Type{0, TypeCancel + 100, 65535} {
+	for _, typ := range []Type{0, TypeEnd + 100, 65535} {
 		if _, ok := typ.MaxBody(); ok {
 			t.Errorf("type %d has a bound", typ)
 		}
