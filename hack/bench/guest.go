@@ -15,7 +15,19 @@ func guestWork(mem, rate int) string {
 	return line
 }
 
-// awaitWork waits until the guest has filled its memory and is well under way, the same on both sides.
+// spare is what a VMM and what runs beside it may take while a guest moves, in MiB.
+const spare = 128
+
+// ready waits until a guest of so many MiB is well under way, the same on both sides, and sees to memory for its
+// destination.
+func ready(source *process, mem int) error {
+	if err := awaitWork(source); err != nil {
+		return err
+	}
+	return warm(mem + spare)
+}
+
+// awaitWork waits until the guest has filled its memory and has worked for a while.
 func awaitWork(p *process) error {
 	_, _, _, err := p.await(0, "beat 3 ")
 	return err

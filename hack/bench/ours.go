@@ -48,7 +48,7 @@ func (b *bench) migrateOurs(m migration, dir string) (figures, error) {
 		return nil, err
 	}
 	defer source.end()
-	if err := awaitWork(source); err != nil {
+	if err := ready(source, m.mem); err != nil {
 		return nil, err
 	}
 	destination, err := start(b.context, env, b.microvm, "receive", "--listen", "tcp:127.0.0.1:0", "--name", "b")

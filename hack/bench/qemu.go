@@ -59,7 +59,7 @@ func (b *bench) migrateQEMU(m migration, dir string) (figures, error) {
 		return nil, err
 	}
 	defer source.end()
-	if err := awaitWork(source.process); err != nil {
+	if err := ready(source.process, m.mem); err != nil {
 		return nil, err
 	}
 	destination, err := b.startQEMU(dir, "b", append(args, "-incoming", "defer"))
