@@ -12,9 +12,14 @@ import (
 	"microvm/migration/wire"
 )
 
-// maxGreetings bounds how many connections may be in the middle of their hello
-// at once; more wait in the listener's backlog.
-const maxGreetings = 16
+const (
+	// maxGreetings bounds how many connections may be in the middle of their
+	// hello at once; more wait in the listener's backlog.
+	maxGreetings = 64
+	// greetTimeout bounds a hello. It is shorter than a source's own patience,
+	// so that a source behind silent strangers gets its turn.
+	greetTimeout = helloTimeout / 4
+)
 
 // session is one set of connections, complete.
 type session struct {
@@ -75,7 +80,7 @@ func (a *acceptor) serve(ln net.Listener) error {
 // greet reads a hello and answers it. The connection is the acceptor's
 // afterwards, unless there is an error.
 func (a *acceptor) greet(c net.Conn) error {
-	c.SetDeadline(time.Now().Add(helloTimeout))
+	c.SetDeadline(time.Now().Add(greetTimeout))
 	h, err := wire.ReadHello(c)
 	if err != nil {
 		var broken *wire.Error
@@ -122,7 +127,7 @@ func (a *acceptor) admit(c net.Conn, h wire.Hello) error {
 			a.main.Close()
 		}
 		a.id, a.main, a.resuming = h.ID, c, h.Resume
-		time.AfterFunc(helloTimeout, func() { a.abandon(c) })
+		time.AfterFunc(greetTimeout, func() { a.abandon(c) })
 		return nil
 	}
 	a.newest = &session{id: h.ID, main: a.main, urgent: prompt(c), resumed: h.Resume}

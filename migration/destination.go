@@ -48,8 +48,14 @@ type Destination struct {
 	machine DestinationMachine
 	sums    *sums
 	loaded  chan error // has the loader's result
-	whole   bool       // every page is here, and userfaultfd is gone
-	verify  *bool
+	loader  sync.WaitGroup
+	whole   bool // every page is here, and userfaultfd is gone
+	// verdict is what --verify found, once it has.
+	verdict atomic.Pointer[verified]
+}
+
+type verified struct {
+	ok      bool
 	problem string
 }
 
@@ -231,6 +237,8 @@ func (d *Destination) end(err error) error {
 	if p := d.pager.Load(); p != nil {
 		p.abort(err)
 	}
+	// It may be in guest memory, which whoever called Receive will unmap.
+	d.loader.Wait()
 	switch d.fate.Load() {
 	case fateRan:
 		return &LostError{err}

@@ -96,7 +96,7 @@ func TestWhatADestinationSaysComesAsItsOwnError(t *testing.T) {
 		s.stayed()
 	})
 	t.Run("failed", func(t *testing.T) {
-		s := send(t, &ledger{}, newRawDest(t, toPackage(sends(wire.AppendFailed(nil, wire.Failed{Code: wire.FailureLoad, Text: "serial0 is broken"})))), Options{})
+		s := send(t, &ledger{}, newRawDest(t, toPackage(sends(wire.AppendFailed(nil, wire.Failed{Code: wire.FailureOther, Text: "serial0 is broken"})))), Options{})
 		var failed *FailedError
 		if err := s.run(); !errors.As(err, &failed) || failed.Text != "serial0 is broken" {
 			t.Errorf("error %v, want a *FailedError", err)

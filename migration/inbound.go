@@ -24,6 +24,8 @@ type inbound struct {
 	over    chan struct{} // closed when the session is
 	// handshake: POSTCOPY_RESUME has yet to come, and nothing else may.
 	handshake bool
+	// telling keeps STATS on the wire in the order in which they were true.
+	telling sync.Mutex
 	// last is for the last word, SHUT or FAILED, which is said once.
 	last sync.Once
 }
@@ -245,7 +247,7 @@ func (in *inbound) control(ctx context.Context, r io.Reader, h wire.Header) (don
 		if d.fate.Load() == fateRan {
 			return false, protocolError("CANCEL", "the guest runs here already")
 		}
-		return false, &fatalError{fmt.Errorf("the source keeps the VM: %s", body)}
+		return false, &fatalError{fmt.Errorf("the source keeps the VM: %s", wire.DecodeCancel(body))}
 	}
 	return false, protocolError(h.Type.String(), "on the main channel in phase %s", d.Phase())
 }
@@ -340,11 +342,13 @@ func (in *inbound) packaged(body []byte) error {
 	in.workers.Go(in.urgent)
 	in.workers.Go(in.watchFate)
 	d.loaded = make(chan error, 1)
-	go func() {
+	d.loader.Go(func() {
 		err := load(d.machine, states)
 		d.loaded <- err
 		if err == nil {
-			d.phase.Store(PhaseLoaded)
+			if !d.phase.CompareAndSwap(PhaseListening, PhaseLoaded) {
+				return // the session has ended, and Receive with it
+			}
 			// In this order: who declines looks at the phase after it
 			// has decided the fate.
 			if d.fate.Load() == fateGivenUp {
@@ -357,7 +361,7 @@ func (in *inbound) packaged(body []byte) error {
 		if err != nil {
 			in.fail(err)
 		}
-	}()
+	})
 	return nil
 }
 
@@ -475,6 +479,8 @@ func (in *inbound) statistics() {
 }
 
 func (in *inbound) sendStats() error {
+	in.telling.Lock()
+	defer in.telling.Unlock()
 	text, err := json.Marshal(in.d.stats())
 	if err != nil {
 		return fmt.Errorf("STATS: %w", err)
@@ -484,7 +490,10 @@ func (in *inbound) sendStats() error {
 
 func (d *Destination) stats() stats {
 	p := d.pager.Load()
-	s := stats{PagesLeft: uint64(p.left.Load()), Verified: d.verify, Problem: d.problem}
+	s := stats{PagesLeft: uint64(p.left.Load())}
+	if v := d.verdict.Load(); v != nil {
+		s.Verified, s.Problem = &v.ok, v.problem
+	}
 	p.waits.report(&s)
 	s.Faults.Requested = p.requested.Load()
 	return s
@@ -538,12 +547,12 @@ func (in *inbound) settle(p *pager) error {
 		return nil
 	}
 	err := d.sums.verify(p.blocks)
-	ok := err == nil
-	d.verify = &ok
-	if !ok {
-		d.problem = err.Error()
+	v := &verified{ok: err == nil}
+	if err != nil {
+		v.problem = err.Error()
 		d.log.Error("verification failed", "error", err)
 	}
+	d.verdict.Store(v)
 	return nil
 }
 

@@ -20,6 +20,8 @@ import (
 type link struct {
 	main net.Conn
 	rtt  time.Duration
+	// resume: this is not the first link of the migration.
+	resume bool
 	// serving is set when the destination may ask for pages: with the
 	// package, since loading a device may touch one.
 	serving atomic.Bool
@@ -89,6 +91,7 @@ func (l *link) read(s *Source) error {
 	buf := make([]byte, wire.MaxReturnBody)
 	answer := newAnswerer(s.ram, l)
 	var arrived *arrivals
+	running := false
 	for {
 		t, body, err := wire.ReadReturn(r, buf)
 		if err != nil {
@@ -111,13 +114,15 @@ func (l *link) read(s *Source) error {
 				return protocolError("PONG", "not asked for")
 			}
 		case wire.ReturnLoaded:
-			if !l.serving.Load() || !offer(l.loaded, wire.DecodeLoaded(body)) {
+			if !l.serving.Load() || s.committed.Load() == runWritten || !offer(l.loaded, wire.DecodeLoaded(body)) {
 				return protocolError("LOADED", "out of place")
 			}
 		case wire.ReturnRunning:
-			if !offer(l.running, wire.DecodeRunning(body)) {
-				return protocolError("RUNNING", "a second time")
+			if running || s.committed.Load() != runWritten {
+				return protocolError("RUNNING", "a second time, or before POSTCOPY_RUN")
 			}
+			running = true
+			l.running <- wire.DecodeRunning(body)
 		case wire.ReturnStats:
 			var st stats
 			if err := json.Unmarshal(body, &st); err != nil {
@@ -131,6 +136,9 @@ func (l *link) read(s *Source) error {
 			}
 			return &FailedError{f.Text}
 		case wire.ReturnRecvBitmap:
+			if !l.resume || l.serving.Load() {
+				return protocolError("RECV_BITMAP", "not asked for")
+			}
 			if arrived == nil {
 				arrived = newArrivals(s.ram)
 			}

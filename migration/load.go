@@ -40,7 +40,8 @@ func agree(c wire.Config, m Machine) error {
 // unpack takes a package apart: LISTEN first, then a state for each device.
 func unpack(body []byte) ([]wire.DeviceState, error) {
 	var states []wire.DeviceState
-	for listening := false; len(body) > 0; {
+	listening := false
+	for len(body) > 0 {
 		if len(body) < wire.HeaderSize {
 			return nil, protocolError("PACKAGED", "%d bytes after the last message", len(body))
 		}
@@ -67,6 +68,9 @@ func unpack(body []byte) ([]wire.DeviceState, error) {
 			return nil, protocolError("PACKAGED", "%s has no place there, or comes before POSTCOPY_LISTEN", h.Type)
 		}
 		body = body[h.Length:]
+	}
+	if !listening {
+		return nil, protocolError("PACKAGED", "no POSTCOPY_LISTEN in it")
 	}
 	return states, nil
 }

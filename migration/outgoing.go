@@ -106,7 +106,7 @@ type batch struct {
 // Bounds of a batch. What is in a batch is claimed but not sent: a request for
 // it has to wait for the whole of it.
 const (
-	batchBytes = 512 << 10
+	batchBytes = 128 << 10
 	batchRuns  = 64
 )
 

@@ -161,12 +161,18 @@ func (p *pager) expect(block int, page uint64, tid int, now time.Time) bool {
 	return true
 }
 
+// single holds requests on their way from fetch to the wire: a slice that a
+// function value takes would be allocated for each.
+var single = sync.Pool{New: func() any { return new([1]pageRequest) }}
+
 // fetch is asked by the accessors of guest memory for a page that a device
-// waits for. It must not allocate per page either: devices are many.
+// waits for.
 func (p *pager) fetch(block int, page uint64) {
 	if p.expect(block, page, 0, time.Now()) {
-		one := [1]pageRequest{{block, page}}
+		one := single.Get().(*[1]pageRequest)
+		one[0] = pageRequest{block, page}
 		p.request(one[:])
+		single.Put(one)
 	}
 }
 

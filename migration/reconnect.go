@@ -25,14 +25,19 @@ func (s *Source) reconnect(why error) (*link, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.opt.Recover)
 	defer cancel()
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
+		// Before the first attempt as well: connections may be made and
+		// break at once, again and again.
+		select {
+		case <-time.After(backoff):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("not connected again within %v; first: %w", s.opt.Recover, why)
+		}
 		l, err := s.resume(ctx)
 		if err == nil || s.declined(err) {
 			return l, err
 		}
 		s.opt.Log.Debug("not connected again yet", "error", err)
-		select {
-		case <-time.After(backoff):
-		case <-ctx.Done():
+		if ctx.Err() != nil {
 			return nil, fmt.Errorf("not connected again within %v (%w); first: %w", s.opt.Recover, err, why)
 		}
 	}

@@ -21,6 +21,8 @@ func (in *inbound) resume() error {
 			return err
 		}
 	}
+	// The source starts over with its checksums.
+	d.sums.restart()
 	state, phase := uint32(wire.ResumeLoaded), PhaseLoaded
 	if d.fate.Load() == fateRan {
 		state, phase = wire.ResumeRunning, PhaseRunning

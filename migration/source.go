@@ -50,7 +50,7 @@ type Source struct {
 	phase  atomic.Value // Phase
 	ram    *outgoing
 	remote atomic.Pointer[stats] // the last STATS
-	cancel context.CancelCauseFunc
+	cancel atomic.Pointer[context.CancelCauseFunc]
 	// committed is set by whoever comes first: Cancel, or the write of
 	// POSTCOPY_RUN.
 	committed atomic.Int32
@@ -110,8 +110,8 @@ func (s *Source) Cancel() error {
 		}
 		return errors.New("the guest runs at the destination already; the migration can only be completed")
 	}
-	if s.cancel != nil {
-		s.cancel(ErrCancelled)
+	if cancel := s.cancel.Load(); cancel != nil {
+		(*cancel)(ErrCancelled)
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func (s *Source) Cancel() error {
 func (s *Source) Run(ctx context.Context) (*Report, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s.cancel = cancel
+	s.cancel.Store(&cancel)
 	if s.committed.Load() == cancelled {
 		cancel(ErrCancelled)
 	}
@@ -296,6 +296,10 @@ func (s *Source) ran(l *link, r wire.Running) {
 // cause prefers the reason for which ctx ended to the error that its ending
 // brought about.
 func cause(ctx context.Context, err error) error {
+	var late net.Error
+	if deadline, ok := ctx.Deadline(); ok && errors.As(err, &late) && late.Timeout() && !time.Now().Before(deadline) {
+		<-ctx.Done() // the network can notice a deadline before the context does
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -316,6 +320,7 @@ func (s *Source) connect(ctx context.Context, dest Address, resume bool) (*link,
 		return nil, err
 	}
 	l := newLink(main, urgent)
+	l.resume = resume
 	go l.listen(s)
 	return l, nil
 }
@@ -447,6 +452,9 @@ func (s *Source) sendRun(l *link) (written bool, err error) {
 	return true, nil
 }
 
+// deviceHeader is room for what a DEVICE_STATE has besides the state, in bytes.
+const deviceHeader = 512
+
 // pack saves every device into one PACKAGED message.
 func (s *Source) pack() ([]byte, error) {
 	blob := wire.Message(wire.TypeListen, nil)
@@ -454,6 +462,9 @@ func (s *Source) pack() ([]byte, error) {
 		data, err := d.Save()
 		if err != nil {
 			return nil, fmt.Errorf("device %q: save: %w", d.ID(), err)
+		}
+		if limit, _ := wire.TypeDeviceState.MaxBody(); len(data) > int(limit)-deviceHeader {
+			return nil, fmt.Errorf("device %q: state of %d bytes, at most %d allowed", d.ID(), len(data), int(limit)-deviceHeader)
 		}
 		state := wire.DeviceState{ID: d.ID(), Version: d.Version(), Data: data}
 		blob = state.Append(blob)

@@ -43,6 +43,13 @@ func (s *sums) placed(block int, first, count uint64, data []byte) {
 	}
 }
 
+// restart forgets how much the source has said: it says all of it again.
+func (s *sums) restart() {
+	if s != nil {
+		s.seen = 0
+	}
+}
+
 // expect takes in what the source says its pages were.
 func (s *sums) expect(c wire.Checksums) error {
 	if s == nil {

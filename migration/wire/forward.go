@@ -67,6 +67,13 @@ func DecodeConfig(b []byte) (Config, error) {
 		}
 		seen[blk.Name] = true
 	}
+	ids := map[string]bool{}
+	for _, d := range c.Devices {
+		if d.ID == "" || len(d.ID) > maxName || ids[d.ID] {
+			return Config{}, errorf("CONFIG", "device id %.32q is empty, too long, or appears twice", d.ID)
+		}
+		ids[d.ID] = true
+	}
 	return c, nil
 }
 
@@ -321,6 +328,9 @@ func DecodeComplete(b []byte) (Complete, error) {
 // Cancel tells the destination that the source keeps the VM, and why: its body
 // is a text of at most MaxText bytes.
 func Cancel(why string) []byte { return Message(TypeCancel, []byte(clip(why))) }
+
+// DecodeCancel decodes the body of a CANCEL.
+func DecodeCancel(b []byte) (why string) { return printable(b) }
 
 // appendName appends a name of at most maxName bytes with its length before it.
 func appendName(b []byte, name string) []byte {

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strings"
+	"unicode"
 )
 
 var magic = [8]byte{'m', 'i', 'c', 'r', 'o', 'v', 'm', '\n'}
@@ -123,7 +125,18 @@ func ReadWelcome(r io.Reader) (Welcome, error) {
 	if _, err := io.ReadFull(r, text); err != nil {
 		return Welcome{}, fmt.Errorf("answer to hello: %w", noEOF(err))
 	}
-	return Welcome{Version: binary.BigEndian.Uint16(b[8:]), Refusal: string(text)}, nil
+	return Welcome{Version: binary.BigEndian.Uint16(b[8:]), Refusal: printable(text)}, nil
+}
+
+// printable makes a stranger's text fit for a terminal and a log: one line of
+// valid UTF-8 without control characters.
+func printable(text []byte) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(string(text), "?"))
 }
 
 // clip bounds a text to MaxText bytes.

@@ -222,7 +222,6 @@ const (
 	FailureOther    FailureCode = 1 // see the text
 	FailureRefused  FailureCode = 2 // this host cannot provide what CONFIG asks for
 	FailureProtocol FailureCode = 3 // the stream broke the protocol
-	FailureLoad     FailureCode = 4 // a device refused its state
 )
 
 // Failed is FAILED. Wire: Code be32, text to the end of the body.
@@ -241,7 +240,7 @@ func AppendFailed(b []byte, f Failed) []byte {
 
 // DecodeFailed decodes the body of a FAILED.
 func DecodeFailed(b []byte) Failed {
-	return Failed{FailureCode(binary.BigEndian.Uint32(b)), string(b[4:])}
+	return Failed{FailureCode(binary.BigEndian.Uint32(b)), printable(b[4:])}
 }
 
 // AppendStats appends a STATS whose body is the JSON text given; one too long
