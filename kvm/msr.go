@@ -105,6 +105,11 @@ func (v *VCPU) readMSRs(list []msrToSave) ([]MSR, error) {
 	return read, nil
 }
 
+// SetMSRs writes model-specific registers, as firmware would before it starts a
+// kernel: KVM_SET_MSRS. One that KVM refuses is an error that names it, unless
+// it has the value already.
+func (v *VCPU) SetMSRs(list []MSR) error { return v.writeMSRs(list) }
+
 // writeMSRs writes them all. One that KVM refuses is an error that names it,
 // but for two kinds: it has the value already (some are read-only), or this host
 // does not have it and the value is 0, as of a feature that the other host's

@@ -49,6 +49,9 @@ func (vm *VM) boot(files *bootFiles) error {
 		if err := c.kvm.SetCPUID(cpuid); err != nil {
 			return err
 		}
+		if err := c.kvm.SetMSRs(guest.PowerOnMSRs()); err != nil {
+			return err
+		}
 		if i == 0 {
 			vm.cpuid = cpuid
 		}
