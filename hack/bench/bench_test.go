@@ -60,6 +60,16 @@ func TestGuestMemoryIsLeftOutOfTheVMMs(t *testing.T) {
 	}
 }
 
+func TestCPUTimeIsReadWhateverTheName(t *testing.T) {
+	const stat = "77 (a) b (c) S 1 77 77 0 -1 4194560 100 0 0 0 120 30 0 0 20 0 9 0 5 6 7\n"
+	if ticks, err := parseStat(stat); err != nil || ticks != 150 {
+		t.Errorf("%v ticks, error %v", ticks, err)
+	}
+	if _, err := parseStat("77 (x) S 1"); err == nil {
+		t.Error("no error for a line cut short")
+	}
+}
+
 func TestBenchmarkOutputIsRead(t *testing.T) {
 	f, err := parseBenchmarks("goos: linux\nBenchmarkFind/slots=512/last-2   \t100000\t 3.25 ns/op\t 0 B/op\t 0 allocs/op\n" +
 		"BenchmarkFind/slots=512/random   \t100000\t 17 ns/op\t 8 B/op\t 1 allocs/op\nPASS\n")

@@ -5,12 +5,16 @@ import (
 	"time"
 )
 
-// guestWork is the command line of the tiny kernel for a guest under load: every page written once, then pages of the
-// first half written at random.
-func guestWork(mem, rate int) string {
-	line := fmt.Sprintf("fill=1 work=write order=rand span=%d beat=100", mem/2)
-	if rate > 0 {
-		line += fmt.Sprintf(" rate=%d", rate)
+// guestWork is the command line of the tiny kernel for the guest that moves: every page written once, then, unless it is
+// to be idle, pages of the first half written at random.
+func guestWork(m migration) string {
+	const filled = "fill=1 beat=100 "
+	if m.idle {
+		return filled + "work=idle"
+	}
+	line := filled + fmt.Sprintf("work=write order=rand span=%d", m.mem/2)
+	if m.rate > 0 {
+		line += fmt.Sprintf(" rate=%d", m.rate)
 	}
 	return line
 }

@@ -6,9 +6,10 @@ import "fmt"
 type migration struct {
 	mode        string // postcopy, hybrid or precopy
 	cpus        int
-	mem         int // of the guest, in MiB
-	rate        int // pages that each of its vCPUs writes a second; 0: as fast as it can
-	connections int // 0: as many as the side has by default
+	mem         int  // of the guest, in MiB
+	rate        int  // pages that each of its vCPUs writes a second; 0: as fast as it can
+	connections int  // 0: as many as the side has by default
+	idle        bool // the guest does nothing
 }
 
 func (m migration) lab() bool { return false }

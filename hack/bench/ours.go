@@ -43,7 +43,7 @@ type oursReport struct {
 func (b *bench) migrateOurs(m migration, dir string) (figures, error) {
 	env := []string{"MICROVM_STATE_DIR=" + dir}
 	source, err := start(b.context, env, b.microvm, "run", "--name", "a", "-m", fmt.Sprintf("%dM", m.mem),
-		"-c", strconv.Itoa(m.cpus), "-p", guestWork(m.mem, m.rate))
+		"-c", strconv.Itoa(m.cpus), "-p", guestWork(m))
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +60,10 @@ func (b *bench) migrateOurs(m migration, dir string) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
+	before, err := cpuTime(source, destination)
+	if err != nil {
+		return nil, err
+	}
 	args := append([]string{"migrate", "a", address, "--report", "json"}, flagsOf[m.mode]...)
 	if m.connections > 1 {
 		args = append(args, "--connections", strconv.Itoa(m.connections))
@@ -68,12 +72,16 @@ func (b *bench) migrateOurs(m migration, dir string) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
+	after, err := cpuTime(source, destination)
+	if err != nil {
+		return nil, err
+	}
 	if err := awaitLife(destination); err != nil {
 		return nil, fmt.Errorf("after the migration: %w", err)
 	}
 	return figures{
 		"total": r.Total, "downtime": r.Downtime, "blocktime": r.Blocktime, "requests": r.Faults.Requested,
-		"p50": r.Faults.P50, "p99": r.Faults.P99, "wire": r.RAM.BytesWire, "postcopy": r.Postcopy,
+		"cpu": after - before, "p50": r.Faults.P50, "p99": r.Faults.P99, "wire": r.RAM.BytesWire, "postcopy": r.Postcopy,
 	}, nil
 }
 

@@ -55,9 +55,13 @@ func table(mem int) []row {
 	precopy := func(n int) migration {
 		return migration{mode: "precopy", cpus: 1, mem: mem, rate: 2000, connections: n}
 	}
+	idle := postcopy(1)
+	idle.idle = true
 	hybrid := migration{mode: "hybrid", cpus: 1, mem: mem}
 	rows := []row{
 		{"postcopy", fmt.Sprintf("postcopy of %d MiB: total", mem), postcopy(1), "total", milliseconds, "0.25x"},
+		{"postcopy", "the same of an idle guest: total", idle, "total", milliseconds, ""},
+		{"postcopy", "the same of an idle guest: CPU time of both VMMs", idle, "cpu", milliseconds, ""},
 		{"stall", "postcopy: stall (blocktime)", postcopy(1), "blocktime", milliseconds, "0.3x"},
 		{"latency", "postcopy: pages requested", postcopy(1), "requests", count, ""},
 		{"latency", "postcopy: stall for each page requested", postcopy(1), "wait", microseconds, ""},
