@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"net"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -13,8 +11,8 @@ import (
 // which is emulated.
 const linkRate = 30e6
 
-// push is the rate at which postcopy moves memory over a link with a long round trip, as a share of what one TCP
-// connection that does nothing else gets of the same link.
+// push is the rate at which postcopy moves memory over a link with a long round trip, as a share of the
+// rate that the link is given.
 type push struct {
 	rtt int // of the link, in milliseconds
 	mem int // of the guest, in MiB
@@ -28,16 +26,11 @@ func (p push) sample(b *bench, s side) (figures, error) {
 		return nil, err
 	}
 	defer restore()
-	bare, err := streamRate(int64(p.mem) << 20 / 4)
-	if err != nil {
-		return nil, err
-	}
 	f, err := b.migrate(migration{mode: "postcopy", cpus: 1, mem: p.mem}, s)
 	if err != nil {
 		return nil, err
 	}
-	f["bare"] = bare
-	f["share"] = f["wire"] / (f["postcopy"] / 1e9) / bare
+	f["share"] = f["wire"] / (f["postcopy"] / 1e9) / linkRate
 	return f, nil
 }
 
@@ -54,42 +47,4 @@ func slowLoopback(rtt time.Duration) (restore func(), err error) {
 		return nil, fmt.Errorf("loopback: netem: %w; the kernel needs the module sch_netem", err)
 	}
 	return func() { _ = netlink.QdiscDel(netem) }, nil
-}
-
-// streamRate sends so many bytes through a connection of the loopback and gives the rate at which they came.
-func streamRate(size int64) (float64, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("stream: %w", err)
-	}
-	defer ln.Close()
-	go func() {
-		c, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			ln.Close() // ends the wait for it
-			return
-		}
-		defer c.Close()
-		chunk := make([]byte, 256<<10)
-		for left := size; left > 0; left -= int64(len(chunk)) {
-			if _, err := c.Write(chunk); err != nil {
-				return // the reader finds less than size
-			}
-		}
-	}()
-	c, err := ln.Accept()
-	if err != nil {
-		return 0, fmt.Errorf("stream: %w", err)
-	}
-	defer c.Close()
-	// The first eighth is for the window to open.
-	if _, err := io.CopyN(io.Discard, c, size/8); err != nil {
-		return 0, fmt.Errorf("stream: %w", err)
-	}
-	begun := time.Now()
-	n, err := io.CopyN(io.Discard, c, size-size/8)
-	if err != nil {
-		return 0, fmt.Errorf("stream: %w", err)
-	}
-	return float64(n) / time.Since(begun).Seconds(), nil
 }
