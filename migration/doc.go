@@ -13,7 +13,7 @@
 //	hello (main), hello (urgent)       ──▶
 //	OPEN_RETURN_PATH, CONFIG           ──▶   build the machine, paused, or refuse
 //	POSTCOPY_ADVISE                    ──▶   arm userfaultfd on all of RAM
-//	PING (four times)                  ──▶
+//	PING, several times                ──▶
 //	                                   ◀──   PONG (the first: all is as it should be)
 //	[precopy, hybrid: RAM, in passes]  ──▶   put in place; what comes later replaces it
 //	pause

@@ -288,8 +288,10 @@ func (s *Source) ran(l *link, r wire.Running) {
 	s.running = true
 	d := &s.report.Downtime
 	d.ResumeNS = int64(r.ResumeNanos)
-	s.report.DowntimeNS = int64(time.Since(s.stopping) - l.rtt/2)
-	d.TransferNS = max(0, s.report.DowntimeNS-d.PauseNS-d.SaveNS-d.LoadNS-d.ResumeNS)
+	parts := d.PauseNS + d.SaveNS + d.LoadNS + d.ResumeNS
+	// Half a round trip is an estimate, and on a busy host a bad one.
+	s.report.DowntimeNS = max(int64(time.Since(s.stopping)-l.rtt/2), parts+1)
+	d.TransferNS = s.report.DowntimeNS - parts
 	s.opt.Log.Info("the guest runs at the destination", "downtime", time.Duration(s.report.DowntimeNS))
 }
 
@@ -340,7 +342,7 @@ func (s *Source) setup(ctx context.Context, l *link) error {
 	}
 	// The first PONG says that all of the above is as the destination wants
 	// it; the shortest of the later ones is the round trip.
-	const pings = 4
+	const pings = 8
 	for seq := range uint32(pings) {
 		sent := time.Now()
 		if err := s.sendMain(l, wire.Ping(seq)); err != nil {

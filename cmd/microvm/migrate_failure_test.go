@@ -427,6 +427,8 @@ func TestADestinationThatIsKilledAfterRun(t *testing.T) {
 			}
 			screen := screens(source)
 			source.signal(unix.SIGTERM)
+			// Two signals at once are one.
+			source.awaitError("not stopped")
 			h.must(0, "inspect", "a")
 			source.signal(unix.SIGTERM) // the second one is meant
 			source.wait(0)

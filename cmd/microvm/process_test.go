@@ -109,16 +109,27 @@ func (p *process) runs() {
 // await returns when the process has printed what want looks for on stdout.
 func (p *process) await(what string, want func(text string) bool) {
 	p.t.Helper()
+	p.awaitOn(p.stdout, what, want)
+}
+
+// awaitError returns when it has said something on stderr.
+func (p *process) awaitError(words string) {
+	p.t.Helper()
+	p.awaitOn(p.stderr, strconv.Quote(words), func(text string) bool { return strings.Contains(text, words) })
+}
+
+func (p *process) awaitOn(out *transcript, what string, want func(text string) bool) {
+	p.t.Helper()
 	late := time.After(p.patience)
 	for {
-		text, more := p.stdout.read()
+		text, more := out.read()
 		if want(text) {
 			return
 		}
 		select {
 		case <-more:
 		case <-p.ended:
-			if !want(p.stdout.String()) {
+			if !want(out.String()) {
 				p.t.Fatalf("microvm %s ended without %s", p.cmd.Args[1], what)
 			}
 			return
