@@ -16,7 +16,11 @@ import (
 // DestinationOptions of a VM that is to arrive.
 type DestinationOptions struct {
 	// Recover is how long to wait for the source to come back when the
-	// connections broke after device state was loaded; 0: not at all.
+	// connections broke and the guest can do without it: it has never run
+	// here, has all of its pages, or has ended. 0: not at all. For a guest
+	// that runs here and needs pages the wait has no end: the source may
+	// come back when a person has mended what broke, and to stop a guest
+	// that runs would lose it.
 	Recover time.Duration
 	Log     *slog.Logger
 }
@@ -132,8 +136,8 @@ func (e *LostError) Unwrap() error { return e.Err }
 // An error before POSTCOPY_RUN has come means that the VM was never this
 // side's, and still is the source's. After it, a broken connection stops
 // nothing: the guest goes on with the pages it has, and Receive waits for the
-// source to come back. Only when it does not, when a page cannot be put in
-// place, or when ctx ends, are the vCPUs stopped; the error then is a
+// source to come back, however long that takes. Only when a page cannot be put
+// in place, or when ctx ends, are the vCPUs stopped; the error then is a
 // [LostError].
 func (d *Destination) Receive(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -169,7 +173,7 @@ func (d *Destination) Receive(ctx context.Context, ln net.Listener) error {
 		if !d.recoverable(ctx, err) {
 			return d.end(err)
 		}
-		d.log.Error("migration paused: the connections to the source broke; the guest goes on with the pages it has", "error", err)
+		d.log.Error("migration paused: the connections to the source broke; a guest that runs here goes on with the pages it has", "error", err)
 		d.phase.Store(PhasePaused)
 		if s, err = d.again(ctx, acc, err); err != nil {
 			return d.end(err)
@@ -197,12 +201,14 @@ func (e *fatalError) Unwrap() error { return e.err }
 // Until device state is loaded it cannot: the source has taken the VM back.
 func (d *Destination) recoverable(ctx context.Context, err error) bool {
 	var fatal *fatalError
-	switch {
-	case d.opt.Recover == 0, ctx.Err() != nil, errors.As(err, &fatal):
+	if ctx.Err() != nil || errors.As(err, &fatal) {
 		return false
 	}
-	return d.owed()
+	return d.owed() && (d.opt.Recover > 0 || d.needy())
 }
+
+// needy tells whether a guest that runs here cannot do without the source.
+func (d *Destination) needy() bool { return d.fate.Load() == fateRan && !d.settled() }
 
 // again waits for the source to come back; why is what it went away with. A
 // guest that has ended does not end the wait, since the source has yet to hear
@@ -210,15 +216,25 @@ func (d *Destination) recoverable(ctx context.Context, err error) bool {
 func (d *Destination) again(ctx context.Context, acc *acceptor, why error) (*session, error) {
 	late := time.NewTimer(d.opt.Recover)
 	defer late.Stop()
-	select {
-	case s := <-acc.sessions:
-		return s, nil
-	case err := <-d.fatal:
-		return nil, err // after the VM ran here: see fail
-	case <-late.C:
-		return nil, fmt.Errorf("the source did not come back within %v after: %w", d.opt.Recover, why)
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w, after: %w", context.Cause(ctx), why)
+	var ended <-chan struct{}
+	if d.needy() {
+		late.Stop()
+		ended = d.machine.Done()
+	}
+	for {
+		select {
+		case s := <-acc.sessions:
+			return s, nil
+		case err := <-d.fatal:
+			return nil, err // after the VM ran here: see fail
+		case <-ended:
+			ended = nil
+			late.Reset(d.opt.Recover)
+		case <-late.C:
+			return nil, fmt.Errorf("the source did not come back within %v after: %w", d.opt.Recover, why)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w, after: %w", context.Cause(ctx), why)
+		}
 	}
 }
 

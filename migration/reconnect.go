@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,46 +16,61 @@ const (
 	lastBackoff  = 5 * time.Second
 )
 
-// reconnect opens the connections again, as often as it takes within
-// Options.Recover, and settles with the destination what it has. why is what
-// they broke of.
-func (s *Source) reconnect(why error) (*link, error) {
-	if s.opt.Recover == 0 {
-		return nil, why
+// reconnect opens the connections again, by a route that a person may change
+// meanwhile, and settles with the destination what it has.
+func (s *Source) reconnect(ctx context.Context) (*link, error) {
+	for {
+		a := s.route.begin(ctx)
+		l, err := s.dialAgain(a)
+		changed := s.route.end()
+		if err == nil || s.declined(err) || !changed {
+			return l, err
+		}
+		s.opt.Log.Info("to be connected again by another route", "destination", s.Destination().String())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.opt.Recover)
+}
+
+// dialAgain tries to connect as often as it takes within the time there is.
+func (s *Source) dialAgain(a attempts) (*link, error) {
+	if a.within <= 0 {
+		return nil, s.broke
+	}
+	ctx, cancel := context.WithTimeout(a.ctx, a.within)
 	defer cancel()
-	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
-		// Before the first attempt as well: connections may be made and
-		// break at once, again and again.
+	last := errors.New("not tried")
+	for backoff := a.wait; ; backoff = min(max(2*backoff, firstBackoff), lastBackoff) {
 		select {
 		case <-time.After(backoff):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("not connected again within %v; first: %w", s.opt.Recover, why)
 		}
-		l, err := s.resume(ctx)
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("not connected to %s again within %v (%w); first: %w", a.dest, a.within, last, s.broke)
+		}
+		l, err := s.resume(ctx, a.dest)
 		if err == nil || s.declined(err) {
 			return l, err
 		}
 		s.opt.Log.Debug("not connected again yet", "error", err)
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("not connected again within %v (%w); first: %w", s.opt.Recover, err, why)
-		}
+		last = err
 	}
 }
 
 // resume is one attempt: hello, POSTCOPY_RESUME, RECV_BITMAP of every block,
 // RESUME_ACK, and POSTCOPY_RUN once more if the first was lost. Whatever breaks
 // on the way, the next attempt begins at the beginning.
-func (s *Source) resume(ctx context.Context) (*link, error) {
-	l, err := s.connect(ctx, s.dest, true)
+func (s *Source) resume(ctx context.Context, dest Address) (*link, error) {
+	l, err := s.connect(ctx, dest, true)
 	if err != nil {
 		return nil, err
 	}
-	defer context.AfterFunc(ctx, l.close)()
+	stop := context.AfterFunc(ctx, l.close)
 	err = s.handshake(ctx, l)
 	if s.declined(err) {
+		stop()
 		return l, err // it waits for an answer
+	}
+	if err == nil && !stop() {
+		err = context.Cause(ctx) // in the last moment
 	}
 	if err != nil {
 		l.close()

@@ -36,16 +36,20 @@ type Options struct {
 // Source moves one VM away, once.
 type Source struct {
 	machine SourceMachine
-	dest    Address
+	route   route
 	opt     Options
 	id      wire.ID
 	began   time.Time
 	report  *Report
 
-	// stopping is when the guest was stopped here; running, that it runs
-	// there. They belong to the goroutine of Run.
+	// What follows belongs to the goroutine of Run or Resume. stopping is when
+	// the guest was stopped here, switched when it was given away; running,
+	// that it runs there; broke, why there are no connections.
 	stopping time.Time
+	switched time.Time
 	running  bool
+	sums     *checksummer
+	broke    error
 
 	phase  atomic.Value // Phase
 	ram    *outgoing
@@ -65,7 +69,7 @@ const (
 
 // NewSource prepares the migration of m to dest.
 func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
-	s := &Source{machine: m, dest: dest, opt: opt, id: newID(), began: time.Now()}
+	s := &Source{machine: m, opt: opt, id: newID(), began: time.Now(), route: route{dest: dest, within: opt.Recover}}
 	if opt.Mode == "" {
 		s.opt.Mode = ModePostcopy
 	}
@@ -136,13 +140,11 @@ func (s *Source) Run(ctx context.Context) (*Report, error) {
 		VM: s.opt.VM, ID: s.ID(), Mode: string(s.opt.Mode), Owner: OwnerSource, Channels: 2,
 		RAM: RAMReport{PagesTotal: s.ram.total, BytesTotal: s.ram.total * wire.PageSize},
 	}
-	err := s.migrate(ctx)
-	s.finish(s.report, err)
-	return s.report, err
+	return s.finish(s.report, s.migrate(ctx))
 }
 
-// finish completes the report.
-func (s *Source) finish(rep *Report, err error) {
+// finish completes the report. What it returns is what Run and Resume do.
+func (s *Source) finish(rep *Report, err error) (*Report, error) {
 	var paused *PausedError
 	phase := PhaseCompleted
 	switch {
@@ -159,6 +161,9 @@ func (s *Source) finish(rep *Report, err error) {
 		rep.Error = err.Error()
 	}
 	rep.TotalNS = int64(time.Since(s.began))
+	if !s.switched.IsZero() {
+		rep.PostcopyNS = int64(time.Since(s.switched))
+	}
 	rep.RAM.PagesZero = s.ram.zeroPages.Load()
 	rep.RAM.PagesPostcopy = s.ram.dataPages.Load() - rep.RAM.PagesPrecopy
 	rep.RAM.BytesWire = s.ram.wire.Load()
@@ -173,11 +178,15 @@ func (s *Source) finish(rep *Report, err error) {
 		}
 	}
 	s.phase.Store(phase)
+	if rep.Result == ResultPaused {
+		s.route.hold()
+	}
+	return rep, err
 }
 
 // migrate goes through the sequence of the package's diagram.
 func (s *Source) migrate(ctx context.Context) error {
-	l, err := s.connect(ctx, s.dest, false)
+	l, err := s.connect(ctx, s.Destination(), false)
 	if err != nil {
 		return cause(ctx, err)
 	}
@@ -190,12 +199,12 @@ func (s *Source) migrate(ctx context.Context) error {
 		l.close()
 		return cause(ctx, err)
 	}
-	sums, err := s.leave(ctx, l)
-	if err != nil {
+	if s.sums, err = s.leave(ctx, l); err != nil {
 		l.sayCancel(err)
 		return cause(ctx, err)
 	}
-	return s.postcopy(l, sums)
+	s.switched = time.Now()
+	return s.postcopy(context.WithoutCancel(ctx), l)
 }
 
 // leave has the guest leave: after passes of precopy, unless the mode is
@@ -222,34 +231,35 @@ func (s *Source) leave(ctx context.Context, l *link) (*checksummer, error) {
 }
 
 // postcopy sees a guest off that is the destination's now: POSTCOPY_RUN has
-// been written, on l. Broken connections are opened again, for as long as that
-// is wanted.
-func (s *Source) postcopy(l *link, sums *checksummer) error {
-	s.phase.Store(PhasePostcopyActive)
-	began := time.Now()
-	defer func() { s.report.PostcopyNS = int64(time.Since(began)) }()
+// been written. l is nil if the connections are broken; they are opened again,
+// for as long as that is wanted and ctx has not ended.
+func (s *Source) postcopy(ctx context.Context, l *link) error {
 	for {
-		err := s.finishOn(l, sums)
+		if l == nil {
+			s.phase.Store(PhasePostcopyPaused)
+			var err error
+			l, err = s.reconnect(ctx)
+			if s.declined(err) {
+				return s.takeBack(l, err)
+			}
+			if err != nil {
+				return &PausedError{err}
+			}
+			s.report.Recoveries++
+			s.opt.Log.Info("connected again", "pages_left", s.ram.total-s.ram.claimed.Load())
+		}
+		s.phase.Store(PhasePostcopyActive)
+		err := s.finishOn(l)
 		if s.declined(err) {
-			return s.takeBack(l, sums, err)
+			return s.takeBack(l, err)
 		}
 		l.close()
 		if err == nil {
 			return nil
 		}
 		<-l.closed // it shares the account of pages with its successor
-		s.phase.Store(PhasePostcopyPaused)
 		s.opt.Log.Warn("the connections broke; the guest runs at the destination on the pages it has", "error", err)
-		l, err = s.reconnect(err)
-		if s.declined(err) {
-			return s.takeBack(l, sums, err)
-		}
-		if err != nil {
-			return &PausedError{err}
-		}
-		s.report.Recoveries++
-		s.phase.Store(PhasePostcopyActive)
-		s.opt.Log.Info("connected again", "pages_left", s.ram.total-s.ram.claimed.Load())
+		l, s.broke = nil, err
 	}
 }
 
@@ -261,8 +271,8 @@ func (s *Source) declined(err error) bool {
 
 // takeBack makes this side the owner again, after POSTCOPY_RUN, and tells the
 // destination so. why is what that said.
-func (s *Source) takeBack(l *link, sums *checksummer, why error) error {
-	sums.stop()
+func (s *Source) takeBack(l *link, why error) error {
+	s.sums.stop()
 	if err := errors.Join(s.machine.TakeBack(), s.machine.Resume()); err != nil {
 		why = errors.Join(why, fmt.Errorf("resume the VM that the destination declined: %w", err))
 	}
@@ -272,7 +282,7 @@ func (s *Source) takeBack(l *link, sums *checksummer, why error) error {
 }
 
 // finishOn does what is left to do, on connections that work so far.
-func (s *Source) finishOn(l *link, sums *checksummer) error {
+func (s *Source) finishOn(l *link) error {
 	if !s.running {
 		running, err := l.awaitRunning()
 		if err != nil {
@@ -280,7 +290,7 @@ func (s *Source) finishOn(l *link, sums *checksummer) error {
 		}
 		s.ran(l, running)
 	}
-	return s.push(l, sums)
+	return s.push(l)
 }
 
 // ran notes that the guest runs at the destination.
@@ -487,8 +497,8 @@ func (s *Source) sendMain(l *link, messages ...[]byte) error {
 }
 
 // push sends what is left without being asked, then sees the migration out.
-func (s *Source) push(l *link, sums *checksummer) error {
-	err := s.pushAll(l, sums)
+func (s *Source) push(l *link) error {
+	err := s.pushAll(l)
 	if err != nil {
 		err = l.explain(err)
 	}
@@ -513,11 +523,11 @@ func (s *Source) sayEnd(l *link) {
 	}
 }
 
-func (s *Source) pushAll(l *link, sums *checksummer) error {
+func (s *Source) pushAll(l *link) error {
 	if err := newPusher(s.ram, l, s.opt.PushBandwidth).run(); err != nil {
 		return err
 	}
-	count, err := sums.send(func(m []byte) error { return s.sendMain(l, m) })
+	count, err := s.sums.send(func(m []byte) error { return s.sendMain(l, m) })
 	if err != nil {
 		return err
 	}
