@@ -63,21 +63,26 @@ type departure struct {
 
 	mu     sync.Mutex
 	source *migration.Source // of the last migration, nil before the first
-	done   chan struct{}     // closed when it has ended
+	done   chan struct{}     // closed when it has ended, or is paused
 	last   MigrationEvent    // how; valid after done
 }
 
 // AddMigration gives a VM's API the calls for leaving:
 //
-//	POST   /v1/vm/migration   MigrateRequest; answers MigrationEvents, a line each
-//	GET    /v1/vm/migration   MigrationEvent
-//	DELETE /v1/vm/migration   cancels; refused once the guest runs elsewhere
+//	POST   /v1/vm/migration          MigrateRequest; answers MigrationEvents, a line each
+//	POST   /v1/vm/migration/resume   ResumeMigrationRequest; likewise
+//	GET    /v1/vm/migration          MigrationEvent
+//	GET    /v1/vm/migration/events   MigrationEvents, a line each, to the end
+//	DELETE /v1/vm/migration          cancels; refused once the guest runs elsewhere
 //
-// A migration does not depend on the client that asked for it.
+// A migration does not depend on the client that asked for it. One that is
+// paused counts as ended until it is resumed.
 func AddMigration(a *API, log *slog.Logger) {
 	d := &departure{api: a, log: log}
 	a.Mux.HandleFunc("POST /v1/vm/migration", d.post)
+	a.Mux.HandleFunc("POST /v1/vm/migration/resume", d.postResume)
 	a.Mux.HandleFunc("GET /v1/vm/migration", d.get)
+	a.Mux.HandleFunc("GET /v1/vm/migration/events", d.watch)
 	a.Mux.HandleFunc("DELETE /v1/vm/migration", d.delete)
 }
 
@@ -92,6 +97,11 @@ func (d *departure) post(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	d.follow(w, r, done, req.Detach)
+}
+
+// follow answers with events until done is closed, or with the first alone.
+func (d *departure) follow(w http.ResponseWriter, r *http.Request, done <-chan struct{}, once bool) {
 	// The answer lasts as long as the migration.
 	ctl := http.NewResponseController(w)
 	_ = ctl.SetWriteDeadline(time.Time{})
@@ -101,7 +111,7 @@ func (d *departure) post(w http.ResponseWriter, r *http.Request) {
 	defer tick.Stop()
 	for {
 		e := d.event()
-		if out.Encode(e) != nil || ctl.Flush() != nil || e.Report != nil || req.Detach {
+		if out.Encode(e) != nil || ctl.Flush() != nil || e.Report != nil || once {
 			return
 		}
 		select {
@@ -149,18 +159,25 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	done := make(chan struct{})
-	d.source, d.done = source, done
+	d.source = source
+	return d.run(vm, func() (*migration.Report, error) { return source.Run(context.Background()) }), nil
+}
+
+// run has a part of the migration done, and returns a channel that is closed
+// at its end. d.mu is held.
+func (d *departure) run(vm *VM, do func() (*migration.Report, error)) <-chan struct{} {
+	source, done := d.source, make(chan struct{})
+	d.done, d.last = done, MigrationEvent{}
 	go func() {
-		report, err := source.Run(context.Background())
-		d.settle(vm, dest, err)
+		report, err := do()
+		d.settle(vm, source.Destination(), err)
 		// Whoever hears of the end may want to do something with the VM.
 		d.mu.Lock()
 		d.last = MigrationEvent{Status: source.Status(), Report: report, Error: migrationError(err)}
-		d.mu.Unlock()
 		close(done)
+		d.mu.Unlock()
 	}()
-	return done, nil
+	return done
 }
 
 // settle does to the VM what the migration's end means for it.
@@ -204,7 +221,7 @@ func migrationError(err error) *APIError {
 func (d *departure) event() MigrationEvent {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.last.Report != nil && d.last.Report.ID == d.source.ID() {
+	if d.last.Report != nil {
 		return d.last
 	}
 	return MigrationEvent{Status: d.source.Status()}

@@ -17,11 +17,33 @@ import (
 // request said Detach. An error means that the migration did not begin, or
 // that nobody knows how it ended.
 func (c *Client) Migrate(ctx context.Context, r MigrateRequest, progress func(migration.Status)) (MigrationEvent, error) {
-	body, err := json.Marshal(r)
-	if err != nil {
-		return MigrationEvent{}, err
+	return c.followMigration(ctx, http.MethodPost, "/v1/vm/migration", r, r.Detach, progress)
+}
+
+// ResumeMigration takes the VM's migration up that is paused. It is Migrate in
+// all else.
+func (c *Client) ResumeMigration(ctx context.Context, r ResumeMigrationRequest, progress func(migration.Status)) (MigrationEvent, error) {
+	return c.followMigration(ctx, http.MethodPost, "/v1/vm/migration/resume", r, r.Detach, progress)
+}
+
+// WatchMigration calls progress with each status of the VM's last migration,
+// and returns the event at its end.
+func (c *Client) WatchMigration(ctx context.Context, progress func(migration.Status)) (MigrationEvent, error) {
+	return c.followMigration(ctx, http.MethodGet, "/v1/vm/migration/events", nil, false, progress)
+}
+
+// followMigration makes a call that answers with events, and returns the one
+// with the report, or the first.
+func (c *Client) followMigration(ctx context.Context, method, path string, request any, first bool, progress func(migration.Status)) (MigrationEvent, error) {
+	var body io.Reader
+	if request != nil {
+		text, err := json.Marshal(request)
+		if err != nil {
+			return MigrationEvent{}, err
+		}
+		body = bytes.NewReader(text)
 	}
-	resp, err := c.send(ctx, http.MethodPost, "/v1/vm/migration", bytes.NewReader(body))
+	resp, err := c.send(ctx, method, path, body)
 	if err != nil {
 		return MigrationEvent{}, err
 	}
@@ -33,7 +55,7 @@ func (c *Client) Migrate(ctx context.Context, r MigrateRequest, progress func(mi
 		if err := json.Unmarshal(in.Bytes(), &e); err != nil {
 			return MigrationEvent{}, fmt.Errorf("VM %s: migration event: %w", c.Instance.Name, err)
 		}
-		if e.Report != nil || r.Detach {
+		if e.Report != nil || first {
 			return e, nil
 		}
 		progress(e.Status)

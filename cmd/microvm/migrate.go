@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -27,7 +28,7 @@ const (
 var migrateCommand = command{
 	name:    "migrate",
 	summary: "Move a running VM to another host",
-	usage:   "migrate VM DEST --postcopy | --mode postcopy|hybrid|precopy [FLAG...]",
+	usage:   "migrate VM DEST --postcopy | --mode postcopy|hybrid|precopy [FLAG...]; migrate VM [DEST] --resume",
 	about: `
 DEST is the address that microvm receive printed on the other host.
 
@@ -43,7 +44,10 @@ Ctrl-C cancels while the guest still runs here. After that it only leaves the
 migration to itself; microvm migrate-status VM shows how it goes.
 
 If the connection breaks while the guest runs there and pages of it are here,
-the guest goes on with the pages it has, and this side connects again by itself.
+the guest goes on with the pages it has, and this side connects again by itself
+for as long as --recover says. Then the migration is paused, with nothing lost:
+--resume goes on, at DEST if the same destination is to be reached there now.
+While this side still tries, --resume has it try at once, and at DEST.
 
 Exit status: 0 the VM is at the destination; 4 refused before anything moved;
 5 failed or cancelled, and the VM runs on here; 6 paused: the connection
@@ -54,10 +58,11 @@ broke after the guest began to run there, and was not to be had again within
 		"microvm migrate a unix:/tmp/in.sock --postcopy --verify --report json",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode hybrid --bandwidth 1G",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode precopy --timeout 60s --on-timeout postcopy",
+		"microvm migrate a tcp:198.51.100.7:4444 --resume",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
 		var m migrateRun
-		var postcopy, detach bool
+		var postcopy, resume bool
 		var onTimeout string
 		var bandwidth, push size
 		flags.BoolVar(&postcopy, "postcopy", false, "the same as --mode postcopy")
@@ -70,10 +75,22 @@ broke after the guest began to run there, and was not to be had again within
 		flags.Var(&bandwidth, "bandwidth", "bytes a second, or with K, M, G, while the guest runs here (default no limit)")
 		flags.Var(&push, "postcopy-bandwidth", "likewise once it runs there, but for pages that it waits for (default no limit)")
 		flags.DurationVar(&m.req.Recover, "recover", defaultRecover, "for how long to connect again if the connection breaks after that")
-		flags.BoolVar(&detach, "detach", false, "return once the migration has begun")
+		flags.BoolVar(&resume, "resume", false, "take up a migration that is paused")
+		flags.BoolVar(&m.detach, "detach", false, "return once the migration has begun")
 		flags.StringVar(&m.progress, "progress", "auto", "on stderr: auto, plain, json or none")
 		flags.StringVar(&m.report, "report", "text", "on stdout: text or json")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
+			if m.report != "text" && m.report != "json" {
+				return usagef("--report %s: has to be text or json", m.report)
+			}
+			show, err := newProgress(m.progress, os.Stderr)
+			if err != nil {
+				return err
+			}
+			m.show, m.stdout = show, stdout
+			if resume {
+				return m.takeUp(ctx, flags, args)
+			}
 			if len(args) != 2 {
 				return usagef("give the name of one VM and the address of the destination")
 			}
@@ -100,15 +117,7 @@ broke after the guest began to run there, and was not to be had again within
 			if _, err := migration.ParseAddress(args[1]); err != nil {
 				return usagef("%v", err)
 			}
-			if m.report != "text" && m.report != "json" {
-				return usagef("--report %s: has to be text or json", m.report)
-			}
-			show, err := newProgress(m.progress, os.Stderr)
-			if err != nil {
-				return err
-			}
-			m.show, m.stdout = show, stdout
-			m.req.Destination, m.req.Detach = args[1], detach
+			m.req.Destination, m.req.Detach = args[1], m.detach
 			return m.run(ctx, args[0])
 		}
 	},
@@ -121,13 +130,54 @@ const defaultRecover = 5 * time.Minute
 // migrateRun is one run of the command.
 type migrateRun struct {
 	req      vmm.MigrateRequest
+	detach   bool
 	progress string
 	report   string
 	show     progress
 	stdout   io.Writer
 }
 
+// ofResume are the flags that --resume goes with: how memory moves was said when
+// the migration began.
+var ofResume = []string{"resume", "recover", "detach", "progress", "report"}
+
+// takeUp is the command with --resume.
+func (m *migrateRun) takeUp(ctx context.Context, flags *pflag.FlagSet, args []string) error {
+	var other string
+	flags.Visit(func(f *pflag.Flag) {
+		if !slices.Contains(ofResume, f.Name) {
+			other = f.Name
+		}
+	})
+	switch {
+	case other != "":
+		return usagef("--resume and --%s exclude each other: the migration goes on as it began", other)
+	case len(args) != 1 && len(args) != 2:
+		return usagef("give the name of one VM, and the address of the destination if it has changed")
+	case m.req.Recover <= 0:
+		return usagef("--recover has to be more than 0 with --resume")
+	}
+	req := vmm.ResumeMigrationRequest{Recover: m.req.Recover, Detach: m.detach}
+	if len(args) == 2 {
+		if _, err := migration.ParseAddress(args[1]); err != nil {
+			return usagef("%v", err)
+		}
+		req.Destination = args[1]
+	}
+	return m.follow(ctx, args[0], func(ctx context.Context, c *vmm.Client) (vmm.MigrationEvent, error) {
+		return c.ResumeMigration(ctx, req, m.show.update)
+	})
+}
+
+// run is the command without --resume.
 func (m *migrateRun) run(ctx context.Context, name string) error {
+	return m.follow(ctx, name, func(ctx context.Context, c *vmm.Client) (vmm.MigrationEvent, error) {
+		return c.Migrate(ctx, m.req, m.show.update)
+	})
+}
+
+// follow has the VM's process do its part, and shows how that goes.
+func (m *migrateRun) follow(ctx context.Context, name string, ask func(context.Context, *vmm.Client) (vmm.MigrationEvent, error)) error {
 	c, err := vmm.Dial(name)
 	if err != nil {
 		return err
@@ -136,10 +186,10 @@ func (m *migrateRun) run(ctx context.Context, name string) error {
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
 	defer m.onInterrupt(ctx, c, leave)()
-	last, err := c.Migrate(ctx, m.req, m.show.update)
+	last, err := ask(ctx, c)
 	m.show.end()
 	switch {
-	case m.req.Detach && err == nil:
+	case m.detach && err == nil:
 		return nil
 	case ctx.Err() != nil:
 		fmt.Fprintf(os.Stderr, "microvm migrate: left; the migration goes on: microvm migrate-status %s\n", name)
@@ -149,6 +199,9 @@ func (m *migrateRun) run(ctx context.Context, name string) error {
 	}
 	if err := m.print(last.Report); err != nil {
 		return err
+	}
+	if last.Report.Result == migration.ResultPaused {
+		fmt.Fprintf(os.Stderr, "microvm migrate: to go on once the destination can be reached: microvm migrate %s [DEST] --resume\n", name)
 	}
 	return migrationExit(last)
 }

@@ -3,22 +3,31 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
+	"microvm/migration"
 	"microvm/vmm"
 )
 
 var migrateStatusCommand = command{
-	name:     "migrate-status",
-	summary:  "Show how the migration of a VM goes",
-	usage:    "migrate-status VM [--format text|json]",
-	about:    "Shows the last migration of a VM that is, or was to be, moved away from this host.",
-	examples: []string{"microvm migrate-status a --format json"},
+	name:    "migrate-status",
+	summary: "Show how the migration of a VM goes",
+	usage:   "migrate-status VM [--watch] [--format text|json]",
+	about: `
+Shows the last migration of a VM that is, or was to be, moved away from this
+host. --watch goes on until the migration has ended or is paused, and then has
+the exit status of migrate; what it shows is one line that changes on a
+terminal, a line each time elsewhere, an object a line with --format json.`,
+	examples: []string{"microvm migrate-status a --format json", "microvm migrate-status a --watch"},
 	prepare: func(flags *pflag.FlagSet) runner {
 		format := flags.String("format", "text", "text or json")
+		watch := flags.Bool("watch", false, "until the migration has ended")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			name, err := oneVM(args)
 			if err != nil {
@@ -30,6 +39,9 @@ var migrateStatusCommand = command{
 			c, err := vmm.Dial(name)
 			if err != nil {
 				return err
+			}
+			if *watch {
+				return watchMigration(ctx, c, *format, stdout)
 			}
 			e, err := c.Migration(ctx)
 			if err != nil {
@@ -47,6 +59,34 @@ var migrateStatusCommand = command{
 		}
 	},
 }
+
+// watchMigration shows a migration until it has ended.
+func watchMigration(ctx context.Context, c *vmm.Client, format string, stdout io.Writer) error {
+	var show progress = &plainProgress{w: stdout}
+	out := json.NewEncoder(stdout)
+	if f, ok := stdout.(*os.File); format == "json" {
+		show = eventProgress{out}
+	} else if ok && term.IsTerminal(int(f.Fd())) {
+		show = &liveProgress{w: f}
+	}
+	last, err := c.WatchMigration(ctx, show.update)
+	show.end()
+	if err != nil {
+		return err
+	}
+	if format == "json" {
+		err = out.Encode(last)
+	} else {
+		err = printReport(stdout, last.Report)
+	}
+	return errors.Join(err, migrationExit(last))
+}
+
+// eventProgress writes each status as the event that the API gives.
+type eventProgress struct{ out *json.Encoder }
+
+func (p eventProgress) update(s migration.Status) { _ = p.out.Encode(vmm.MigrationEvent{Status: s}) }
+func (p eventProgress) end()                      {}
 
 var migrateCancelCommand = command{
 	name:     "migrate-cancel",

@@ -30,6 +30,11 @@ Waits for one migration, builds the VM that it describes, and runs it as if it
 had been started here. The first line on stdout is the address to migrate to;
 with port 0 the kernel chooses the port.
 
+If the connection breaks once the VM runs here, it goes on with the pages it has,
+and waits for the others as long as it takes: nothing is lost while its source
+holds them (microvm migrate VM --resume, there). --recover is how long to wait
+for a source that is not needed, or that never let the VM run here.
+
 Whoever can connect to the address can hand this host a VM: listen on a network
 that only the hosts of your VMs are on, or on a unix socket.
 
@@ -46,7 +51,7 @@ Exit status: that of run, once the VM has run here; 7 it ran here and is lost;
 		flags.StringVar(&name, "name", "", "the VM's name here (default the name it had)")
 		flags.StringVar(&mode, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off")
 		flags.DurationVar(&timeout, "timeout", 0, "give up if the VM does not run here by then (default never)")
-		flags.DurationVar(&recover, "recover", defaultRecover, "how long to wait for the source if the connection breaks")
+		flags.DurationVar(&recover, "recover", defaultRecover, "how long to wait for the source if the connection breaks, unless the VM needs it")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			if err := noArguments(args); err != nil {
 				return err
