@@ -7,6 +7,14 @@
 // that can be paused and run: SourceMachine, DestinationMachine. Messages are
 // laid out in package wire, userfaultfd is package uffd.
 //
+// A program with a VM of its own implements SourceMachine on one side, and
+// Builder, which makes a DestinationMachine, on the other. RAM it asks
+// memslot.NewBlock for; whatever else changes as the guest runs is a
+// Snapshotter. The example moves such a VM, of a page of registers and some
+// memory, in 150 lines. The source calls NewSource and Run, the destination
+// Listen, NewDestination and Receive; what comes back is a Report, and while
+// they are at it Status tells how it goes.
+//
 // # Sequence
 //
 //	source                                   destination
@@ -62,6 +70,11 @@
 //	                                             ◀──  REQ_PAGES, again, for what is waited for
 //
 // and both go on from there. It may break again at any point, and start again.
+// When Options.Recover is over, Run leaves the migration paused, with every
+// page kept; (*Source).Resume takes it up whenever somebody has mended what
+// broke, also by another address, which (*Source).Redirect gives a source that
+// still dials. A guest that runs at the destination and needs pages waits for
+// that as long as it takes.
 //
 // # Who waits for whom
 //

@@ -23,11 +23,12 @@ const (
 	dstLate    // nor this one: the source did not come back in time
 	dstLost    // the guest ran here and cannot go on
 	dstDead    // the process has ended
+	dstStopped // the guest ran here and could have gone on
 )
 
 var dstNames = [...]string{
 	"accept", "setup", "listening", "loading", "loaded", "start", "started", "running", "await END", "await CANCEL", "again", "handshake",
-	"COMPLETED", "COMPLETED UNHEARD", "FAILED", "LATE", "LOST", "DEAD",
+	"COMPLETED", "COMPLETED UNHEARD", "FAILED", "LATE", "LOST", "DEAD", "STOPPED",
 }
 
 func (a dstAt) String() string { return dstNames[a] }
@@ -147,17 +148,14 @@ func (b *builder) between() {
 	if s.dst.at != dstAgain {
 		return
 	}
-	b.trouble("destination: again: deadline", func(s *state) {
-		switch {
-		case s.dst.fate != fateRan:
-			s.dstReturns(dstLate)
-		case s.dst.whole || s.dst.ended:
-			s.dstReturns(dstUnheard)
-		default:
-			s.dst.runs = false
-			s.dstReturns(dstLost)
-		}
-	})
+	switch {
+	case s.dst.fate != fateRan:
+		b.trouble("destination: again: deadline", func(s *state) { s.dstReturns(dstLate) })
+	case s.dst.whole || s.dst.ended:
+		b.trouble("destination: again: deadline", func(s *state) { s.dstReturns(dstUnheard) })
+	case b.m == stopsAtDeadline:
+		b.trouble("destination: again: deadline, the guest is stopped", func(s *state) { s.dst.runs = false; s.dstReturns(dstStopped) })
+	}
 }
 
 // start is run, after the fate is decided.

@@ -21,5 +21,6 @@ const (
 	startFailsSilently   mutation = "the destination does not say FAILED when its vCPUs cannot be started"
 	ackLies              mutation = "the destination says RESUME_ACK(loaded) while the guest runs there"
 	eofIsHeard           mutation = "the destination takes an end of file for the answer to SHUT"
+	stopsAtDeadline      mutation = "the destination stops a guest that needs pages when the source does not come back in time"
 	endedThenLeaves      mutation = "the destination does not wait for the answer to SHUT when the guest has ended"
 )

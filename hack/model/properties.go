@@ -44,16 +44,17 @@ var (
 	properties = []property{neverTwo, neverNone, pagesKept, goneIsGone, cancelHolds, sourceLearns}
 )
 
-// excused tells whether somebody put an end to it: a process was killed, a
-// deadline for recovery has passed, or the destination cannot go on after it
-// has run the guest. GiveUp, an error before that, Cancel and any number of
-// broken connections are no excuse.
+// excused tells whether somebody put an end to it: a process was killed, the
+// destination's deadline for recovery has passed, which it has while the guest
+// does not need the source, or it cannot go on after it has run the guest.
+// GiveUp, an error before that, Cancel, any number of broken connections and
+// the source's deadline are no excuse, since a person may resume.
 func (s state) excused() bool {
 	switch s.dst.at {
 	case dstUnheard, dstLate, dstLost, dstDead:
 		return true
 	}
-	return s.src.at == srcPaused || s.src.at == srcDead
+	return s.src.at == srcDead
 }
 
 // violation returns how p is violated in g; "" if it is not.

@@ -30,14 +30,14 @@ const (
 	// Run has returned.
 	srcStays     // with an error; the guest is here
 	srcCompleted // without one
-	srcPaused    // with a PausedError
+	srcPaused    // with a PausedError; Resume may follow
 	srcDead      // the process has ended
 )
 
 var srcNames = [...]string{
 	"connect", "connecting", "setup", "pause", "pack", "await LOADED", "loaded", "committed", "detached", "send RUN", "take back",
 	"resume", "say CANCEL", "await RUNNING", "push", "await SHUT", "reconnect", "reconnecting", "await ACK", "send RUN again", "heard SHUT",
-	"STAYS", "COMPLETED", "PAUSED FOR GOOD", "DEAD",
+	"STAYS", "COMPLETED", "PAUSED", "DEAD",
 }
 
 func (a srcAt) String() string { return srcNames[a] }
@@ -146,8 +146,11 @@ func (b *builder) sourceMoves() {
 	}
 }
 
-// afterTheEnd is what Run's caller must not do.
+// afterTheEnd is what Run's caller may do, and must not.
 func (b *builder) afterTheEnd() {
+	if b.s.src.at == srcPaused {
+		b.do("source: Resume, by a person", func(s *state) { s.src.at = srcReconnect })
+	}
 	if b.m == resumeAfterShut && b.s.src.at == srcCompleted && !b.s.srcRuns() {
 		b.trouble("source: the user resumes the VM", func(s *state) { s.src.machine = machineRunning })
 	}
