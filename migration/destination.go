@@ -22,7 +22,7 @@ type DestinationOptions struct {
 	// come back when a person has mended what broke, and to stop a guest
 	// that runs would lose it.
 	Recover time.Duration
-	Log     *slog.Logger
+	Log     *slog.Logger // nil: nothing is logged
 }
 
 // Destination receives one VM.
@@ -65,6 +65,9 @@ type verified struct {
 
 // NewDestination returns a destination that builds its machine with build.
 func NewDestination(build Builder, opt DestinationOptions) *Destination {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
 	d := &Destination{build: build, opt: opt, log: opt.Log, began: time.Now(), fatal: make(chan error, 1)}
 	d.givenUp, d.giveUp = context.WithCancelCause(context.Background())
 	d.phase.Store(PhaseSetup)

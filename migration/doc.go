@@ -10,8 +10,7 @@
 // A program with a VM of its own implements SourceMachine on one side, and
 // Builder, which makes a DestinationMachine, on the other. RAM it asks
 // memslot.NewBlock for; whatever else changes as the guest runs is a
-// Snapshotter. The example moves such a VM, of a page of registers and some
-// memory, in 150 lines. The source calls NewSource and Run, the destination
+// Snapshotter. The example is such a program. The source calls NewSource and Run, the destination
 // Listen, NewDestination and Receive; what comes back is a Report, and while
 // they are at it Status tells how it goes.
 //

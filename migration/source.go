@@ -30,7 +30,7 @@ type Options struct {
 	// Recover is for how long to dial again when the connections broke after
 	// POSTCOPY_RUN; 0: not at all.
 	Recover time.Duration
-	Log     *slog.Logger
+	Log     *slog.Logger // nil: nothing is logged
 }
 
 // Source moves one VM away, once.
@@ -72,6 +72,9 @@ func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
 	s := &Source{machine: m, opt: opt, id: newID(), began: time.Now(), route: route{dest: dest, within: opt.Recover}}
 	if opt.Mode == "" {
 		s.opt.Mode = ModePostcopy
+	}
+	if opt.Log == nil {
+		s.opt.Log = slog.New(slog.DiscardHandler)
 	}
 	s.phase.Store(PhaseSetup)
 	ram, err := newOutgoing(m.Blocks())
