@@ -20,8 +20,8 @@ type adder struct {
 	ram *memslot.Block
 	mem *memslot.Memory // as the processor sees it: what is missing is waited for
 
-	PC, Sum uint64      // the processor's registers
-	sums    chan uint64 // that it arrived at
+	PC, Sum uint64        // the processor's registers
+	sums    chan uint64   // that it arrived at
 	halt    chan struct{} // nil while it does not run
 	running sync.WaitGroup
 }

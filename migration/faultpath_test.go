@@ -24,10 +24,11 @@ func armed(t *testing.T, sizes ...uint64) (*pager, *sink) {
 	to := &sink{}
 	back := newReturnPath(to)
 	back.blocks = m.blocks
-	p, err := newPager(m.blocks, nil, func(pages []pageRequest) {
+	p, err := newPager(m.blocks, nil, func(pages []pageRequest) bool {
 		if err := back.request(pages); err != nil {
 			t.Error(err)
 		}
+		return true
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -56,11 +57,13 @@ func TestTheFaultPathDoesNotAllocate(t *testing.T) {
 		if !ok || block != 1 || at != page {
 			t.Fatalf("page %d is found in block %d, page %d, %v", page, block, at, ok)
 		}
-		if !p.expect(block, at, cpu0, time.Now()) {
+		now := time.Now()
+		if !p.expect(block, at, cpu0, now) {
 			t.Fatal("not to be asked for")
 		}
 		one[0] = pageRequest{block, at}
 		p.request(one)
+		p.waits.asked(one, now, time.Now())
 		if p.expect(block, at, cpu1, time.Now()) {
 			t.Fatal("asked for twice")
 		}
@@ -77,6 +80,9 @@ func TestTheFaultPathDoesNotAllocate(t *testing.T) {
 	}
 	if got := p.waits.latency.count.Load(); got != 2*page {
 		t.Errorf("%d waits, want %d", got, 2*page)
+	}
+	if asked, replied := p.waits.request.count.Load(), p.waits.reply.count.Load(); asked != page || replied != page {
+		t.Errorf("%d requests and %d replies were timed, want %d", asked, replied, page)
 	}
 }
 

@@ -367,14 +367,16 @@ func (in *inbound) packaged(body []byte) error {
 
 // request sends requests for pages. Without a connection they are dropped:
 // what is missing is asked for again when there is one.
-func (d *Destination) request(pages []pageRequest) {
+func (d *Destination) request(pages []pageRequest) (written bool) {
 	in := d.current.Load()
 	if in == nil {
-		return
+		return false
 	}
-	if err := in.back.request(pages); err != nil {
+	err := in.back.request(pages)
+	if err != nil {
 		in.fail(fmt.Errorf("return path: request pages: %w", err))
 	}
+	return err == nil
 }
 
 // fail notes that pages cannot be fetched any more, by any connection.

@@ -35,8 +35,9 @@ type pager struct {
 	waits  *waits
 	// request sends requests to the source. While there is no connection it
 	// drops them: what is asked for and not there is asked again when there
-	// is one. It does not keep its argument.
-	request func([]pageRequest)
+	// is one. It does not keep its argument, and tells whether it has
+	// written them.
+	request func([]pageRequest) bool
 	sums    *sums // nil unless verifying
 
 	// listening: the guest may run, so that a page that is in place may be
@@ -51,7 +52,7 @@ type pager struct {
 
 // newPager arms userfaultfd on every block: from here on, no page of them is
 // there until it is placed. No vCPU has run and no device has been loaded.
-func newPager(blocks []*memslot.Block, s *sums, request func([]pageRequest)) (*pager, error) {
+func newPager(blocks []*memslot.Block, s *sums, request func([]pageRequest) bool) (*pager, error) {
 	fd, err := uffd.Open()
 	if err != nil {
 		return nil, err
@@ -126,8 +127,8 @@ func (p *pager) readFaults() error {
 				out = append(out, pageRequest{block, page})
 			}
 		}
-		if len(out) > 0 {
-			p.request(out)
+		if len(out) > 0 && p.request(out) {
+			p.waits.asked(out, now, time.Now())
 		}
 	}
 }
@@ -168,12 +169,16 @@ var single = sync.Pool{New: func() any { return new([1]pageRequest) }}
 // fetch is asked by the accessors of guest memory for a page that a device
 // waits for.
 func (p *pager) fetch(block int, page uint64) {
-	if p.expect(block, page, 0, time.Now()) {
-		one := single.Get().(*[1]pageRequest)
-		one[0] = pageRequest{block, page}
-		p.request(one[:])
-		single.Put(one)
+	now := time.Now()
+	if !p.expect(block, page, 0, now) {
+		return
 	}
+	one := single.Get().(*[1]pageRequest)
+	one[0] = pageRequest{block, page}
+	if p.request(one[:]) {
+		p.waits.asked(one[:], now, time.Now())
+	}
+	single.Put(one)
 }
 
 // wake wakes threads whose fault was raised while the page was being placed.

@@ -86,6 +86,18 @@ type FaultReport struct {
 	P99NS     int64    `json:"p99_ns"`
 	MaxNS     int64    `json:"max_ns"`
 	Histogram []uint64 `json:"histogram_log2_us"` // [0] under 1 us, [i] from 2^(i-1) to under 2^i us
+	// Phases are of the faults that a page was requested for.
+	Phases FaultPhases `json:"phases"`
+}
+
+// FaultPhases splits the time that a fault takes at the destination: from
+// userfaultfd's event in hand to the request written, and from there to the
+// page in place and whoever waited woken.
+type FaultPhases struct {
+	RequestP50NS int64 `json:"request_p50_ns"`
+	RequestP99NS int64 `json:"request_p99_ns"`
+	ReplyP50NS   int64 `json:"reply_p50_ns"`
+	ReplyP99NS   int64 `json:"reply_p99_ns"`
 }
 
 // stats is the body of STATS: what only the destination can know.

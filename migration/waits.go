@@ -16,6 +16,7 @@ type wait struct {
 	tid   int    // kernel thread; 0 for a device
 	vcpu  int    // or noVCPU
 	since time.Time
+	asked time.Time // when the request was written, if this wait brought it about
 }
 
 // waits keeps who waits for which page, and adds up for how long: the latency
@@ -29,6 +30,9 @@ type waits struct {
 	// the lock.
 	waiting atomic.Int32
 	latency histogram
+	// request and reply are the parts of latency before and after the request
+	// was written, of waits that brought one about.
+	request, reply histogram
 
 	mu          sync.Mutex
 	list        []wait
@@ -99,6 +103,23 @@ func (w *waits) add(block int, page uint64, tid int, now time.Time) {
 	w.attribute(e)
 }
 
+// asked notes that requests were written just now for pages that somebody
+// waits for since then.
+func (w *waits) asked(pages []pageRequest, since, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range pages {
+		w.request.add(now.Sub(since))
+		for i := range w.list {
+			// Without one the answer was here before we were.
+			if e := &w.list[i]; e.page == p.page && e.block == p.block {
+				e.asked = now
+				break
+			}
+		}
+	}
+}
+
 // placed ends the waits for host pages [first, first+n) of a block, and tells
 // whether there were any.
 func (w *waits) placed(block int, first, n uint64, now time.Time) bool {
@@ -125,6 +146,9 @@ func (w *waits) placed(block int, first, n uint64, now time.Time) bool {
 func (w *waits) end(e wait, now time.Time) {
 	d := now.Sub(e.since)
 	w.latency.add(d)
+	if !e.asked.IsZero() {
+		w.reply.add(now.Sub(e.asked))
+	}
 	switch {
 	case e.vcpu != noVCPU:
 		if w.nblocked == len(w.blocked) {
@@ -158,6 +182,10 @@ func (w *waits) report(s *stats) {
 	s.Faults.P99NS = int64(w.latency.quantile(0.99))
 	s.Faults.MaxNS = w.latency.max.Load()
 	s.Faults.Histogram = w.latency.log2Micros()
+	s.Faults.Phases = FaultPhases{
+		RequestP50NS: int64(w.request.quantile(0.50)), RequestP99NS: int64(w.request.quantile(0.99)),
+		ReplyP50NS: int64(w.reply.quantile(0.50)), ReplyP99NS: int64(w.reply.quantile(0.99)),
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s.BlocktimeNS = int64(w.all)

@@ -44,7 +44,7 @@ var reportFields = map[string]string{
 		"blocktime_ns vcpu_blocktime_ns device_blocktime_ns channels recoveries verified",
 	"downtime": "pause_ns save_ns transfer_ns load_ns resume_ns",
 	"ram":      "bytes_total pages_total pages_zero pages_precopy pages_postcopy pages_discarded bytes_wire",
-	"faults":   "count requested p50_ns p90_ns p99_ns max_ns histogram_log2_us",
+	"faults":   "count requested p50_ns p90_ns p99_ns max_ns histogram_log2_us phases",
 }
 
 func checkFields(t *testing.T, text string) {
@@ -105,6 +105,9 @@ func checkCompleted(t *testing.T, r *migration.Report, memory uint64, cpus int) 
 	}
 	check(f.Count > 0 && f.Requested > 0 && sum == f.Count, "the histogram has every fault")
 	check(0 < f.P50NS && f.P50NS <= f.P90NS && f.P90NS <= f.P99NS && f.P99NS <= f.MaxNS, "the quantiles rise")
+	p := f.Phases
+	check(0 < p.RequestP50NS && p.RequestP50NS <= p.RequestP99NS && 0 < p.ReplyP50NS && p.ReplyP50NS <= p.ReplyP99NS && p.ReplyP99NS <= f.MaxNS,
+		"the phases of a fault are parts of it")
 	check(len(r.VCPUBlocktimeNS) == cpus, "each vCPU's waits")
 	for _, ns := range r.VCPUBlocktimeNS {
 		check(r.BlocktimeNS <= ns && ns <= r.TotalNS, "all vCPUs at once wait no longer than each")

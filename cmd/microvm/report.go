@@ -44,6 +44,9 @@ func printReport(w io.Writer, r *migration.Report) error {
 	if f := r.Faults; f.Count > 0 {
 		row("faults", "%d waited for, %d requested; p50 %v, p90 %v, p99 %v, max %v",
 			f.Count, f.Requested, ns(f.P50NS), ns(f.P90NS), ns(f.P99NS), ns(f.MaxNS))
+		p := f.Phases
+		row("", "of it until the request was written p50 %v, p99 %v; from there to the page p50 %v, p99 %v",
+			ns(p.RequestP50NS), ns(p.RequestP99NS), ns(p.ReplyP50NS), ns(p.ReplyP99NS))
 	}
 	if len(r.VCPUBlocktimeNS) > 0 {
 		text := ""
