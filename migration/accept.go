@@ -55,16 +55,23 @@ func newAcceptor(log *slog.Logger) *acceptor {
 	return &acceptor{log: log, sessions: make(chan *session, 1)}
 }
 
-// serve accepts until the listener is closed.
-func (a *acceptor) serve(ln net.Listener) error {
+// acceptPause is how long to wait when a connection could not be accepted, such
+// as for want of file descriptors.
+const acceptPause = 100 * time.Millisecond
+
+// serve accepts until the listener is closed. Nothing else ends it: a guest may
+// be waiting for its source to come back.
+func (a *acceptor) serve(ln net.Listener) {
 	room := make(chan struct{}, maxGreetings)
 	for {
 		c, err := ln.Accept()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
-				return nil
+				return
 			}
-			return fmt.Errorf("accept on %s: %w", ListenAddress(ln), err)
+			a.log.Error("a migration channel could not be accepted", "address", ListenAddress(ln).String(), "error", err)
+			time.Sleep(acceptPause)
+			continue
 		}
 		room <- struct{}{}
 		go func() {

@@ -152,11 +152,7 @@ func (d *Destination) Receive(ctx context.Context, ln net.Listener) error {
 	})()
 	acc := newAcceptor(d.log)
 	var accepting sync.WaitGroup
-	accepting.Go(func() {
-		if err := acc.serve(ln); err != nil {
-			d.log.Error("no more migration channels", "error", err)
-		}
-	})
+	accepting.Go(func() { acc.serve(ln) })
 	defer accepting.Wait()
 	defer acc.close()
 	defer ln.Close()

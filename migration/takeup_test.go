@@ -3,9 +3,12 @@ package migration
 import (
 	"context"
 	"errors"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"microvm/migration/wire"
 )
@@ -201,5 +204,37 @@ func TestAGuestThatEndsWithoutItsSourceIsNotLost(t *testing.T) {
 	close(m.done)
 	if err := r.wait(); err != nil {
 		t.Errorf("Receive: %v", err)
+	}
+}
+
+// failingListener cannot accept at first.
+type failingListener struct {
+	net.Listener
+	failures atomic.Int32
+}
+
+func (l *failingListener) Accept() (net.Conn, error) {
+	if l.failures.Add(-1) >= 0 {
+		return nil, unix.EMFILE
+	}
+	return l.Listener.Accept()
+}
+
+func TestADestinationThatCannotAcceptTriesAgain(t *testing.T) {
+	l := &ledger{}
+	ln, err := Listen(t.Context(), Address{"tcp", "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing := &failingListener{Listener: ln}
+	failing.failures.Store(2)
+	d := NewDestination(buildOwned(t, l, nil), DestinationOptions{Log: quietLog(t)})
+	received := make(chan error, 1)
+	go func() { received <- d.Receive(t.Context(), failing) }()
+	if err := send(t, l, ListenAddress(ln), Options{}).run(); err != nil {
+		t.Error(err)
+	}
+	if err := <-received; err != nil {
+		t.Error(err)
 	}
 }
