@@ -1,0 +1,67 @@
+//go:build linuxguest
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// linuxPatience is how long a test waits for Linux: the host may itself be
+// emulated, and busy.
+const linuxPatience = 8 * time.Minute
+
+// bootLinux starts a VM with the Linux guest of the lab, and waits until it
+// is at its init. job is what it does then, in words of its command line.
+func (h *host) bootLinux(name, memory string, cpus int, job string) *process {
+	h.t.Helper()
+	kernel, initrd := os.Getenv("MICROVM_GUEST_KERNEL"), os.Getenv("MICROVM_GUEST_INITRD")
+	if kernel == "" || initrd == "" {
+		h.t.Skip("MICROVM_GUEST_KERNEL and MICROVM_GUEST_INITRD are not set; run this test in the lab: make lab")
+	}
+	p := h.start("run", "--name", name, "-k", kernel, "-i", initrd, "-p", "console=ttyS0 panic=-1 "+job,
+		"-m", memory, "-c", fmt.Sprint(cpus))
+	p.patience = linuxPatience
+	p.awaitLine(fmt.Sprintf("GUEST READY cpus %d ", cpus))
+	return p
+}
+
+func TestLinuxAnswersOnItsConsoleAndEndsAsItIsTold(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		cpus    int
+		command string
+		status  int
+		last    string // on the console
+	}{
+		{"poweroff", 2, "poweroff -f", 0, "reboot: Power down"},
+		{"reboot", 1, "reboot -f", 32, "reboot: Restarting system"},
+		// Debian's kernel has its driver of pvpanic in a module, which this
+		// guest does not have: it restarts, as panic=-1 says.
+		{"panic", 2, "echo c > /proc/sysrq-trigger", 32, "Kernel panic - not syncing: sysrq triggered crash"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHost(t)
+			p := h.bootLinux("linux", "256M", c.cpus, "mv.job=shell")
+			for _, want := range []string{"Linux version ", "Hypervisor detected: KVM"} {
+				if !strings.Contains(p.stdout.String(), want) {
+					t.Errorf("the boot's log lacks %q", want)
+				}
+			}
+			// Not to be mistaken for the echo of what is typed.
+			p.enter("echo answer $((6 * 7)) of $(nproc)")
+			p.awaitLine(fmt.Sprintf("answer 42 of %d", c.cpus))
+			if got := h.state("linux"); got != "running" {
+				t.Errorf("ps says %q", got)
+			}
+			p.enter(c.command)
+			p.wait(c.status)
+			if !strings.Contains(p.stdout.String(), c.last) {
+				t.Errorf("the console lacks %q", c.last)
+			}
+		})
+	}
+}
