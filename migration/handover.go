@@ -1,0 +1,105 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"microvm/migration/wire"
+)
+
+// handOver is the downtime: it pauses the guest here and gives it up, so that
+// it runs there. An error means that the guest runs here again.
+//
+// last does what precopy has left to do once the guest has stopped.
+func (s *Source) handOver(ctx context.Context, l *link, last func() error) (sums *checksummer, err error) {
+	s.phase.Store(PhaseDevice)
+	d := &s.report.Downtime
+	s.stopping = time.Now()
+	if err := s.machine.Pause(ctx); err != nil {
+		return nil, fmt.Errorf("pause the VM: %w", err)
+	}
+	d.PauseNS = int64(time.Since(s.stopping))
+	defer func() {
+		if err == nil {
+			return
+		}
+		sums.stop()
+		if rerr := s.machine.Resume(); rerr != nil {
+			err = errors.Join(err, fmt.Errorf("resume the VM after the failed migration: %w", rerr))
+		}
+	}()
+	if err := last(); err != nil {
+		return nil, err
+	}
+	saving := time.Now()
+	pack, err := s.pack()
+	if err != nil {
+		return nil, err
+	}
+	d.SaveNS = int64(time.Since(saving))
+	l.serving.Store(true)
+	if err := s.sendMain(l, pack); err != nil {
+		return nil, l.explain(err)
+	}
+	loadNanos, err := await(ctx, l, l.loaded)
+	if err != nil {
+		return nil, err
+	}
+	d.LoadNS = int64(loadNanos)
+	if s.opt.Verify {
+		sums = startChecksums(s.machine.Blocks())
+	}
+	// From here on there is no way back by ourselves.
+	if !s.committed.CompareAndSwap(undecided, runWritten) {
+		return sums, ErrCancelled
+	}
+	if !l.detach() {
+		return sums, context.Cause(ctx)
+	}
+	if err := s.machine.HandOver(); err != nil {
+		return sums, err
+	}
+	if written, err := s.sendRun(l); !written {
+		// The destination never gets the rest of it, so it never runs.
+		return sums, errors.Join(err, s.machine.TakeBack())
+	}
+	s.report.Owner = OwnerDestination
+	return sums, nil
+}
+
+// sendRun writes POSTCOPY_RUN. Whether all of it was written decides who owns
+// the guest.
+func (s *Source) sendRun(l *link) (written bool, err error) {
+	run := wire.Message(wire.TypeRun, nil)
+	n, err := l.main.Write(run)
+	s.ram.wire.Add(uint64(n))
+	if n < len(run) {
+		return false, fmt.Errorf("POSTCOPY_RUN: %w", l.explain(err))
+	}
+	return true, nil
+}
+
+// deviceHeader is room for what a DEVICE_STATE has besides the state, in bytes.
+const deviceHeader = 512
+
+// pack saves every device into one PACKAGED message.
+func (s *Source) pack() ([]byte, error) {
+	blob := wire.Message(wire.TypeListen, nil)
+	for _, d := range s.machine.Devices() {
+		data, err := d.Save()
+		if err != nil {
+			return nil, fmt.Errorf("device %q: save: %w", d.ID(), err)
+		}
+		if limit, _ := wire.TypeDeviceState.MaxBody(); len(data) > int(limit)-deviceHeader {
+			return nil, fmt.Errorf("device %q: state of %d bytes, at most %d allowed", d.ID(), len(data), int(limit)-deviceHeader)
+		}
+		state := wire.DeviceState{ID: d.ID(), Version: d.Version(), Data: data}
+		blob = state.Append(blob)
+	}
+	if limit, _ := wire.TypePackaged.MaxBody(); len(blob) > int(limit) {
+		return nil, fmt.Errorf("device state of %d bytes, at most %d allowed", len(blob), limit)
+	}
+	return wire.Message(wire.TypePackaged, blob), nil
+}
