@@ -23,11 +23,12 @@ type busyMachine struct {
 	rate    time.Duration // between two writes
 	stop    chan struct{}
 	stopped sync.WaitGroup
+	logging chan struct{} // closed when its dirty log begins
 }
 
 func newBusyMachine(t *testing.T, size, busy uint64, rate time.Duration) *busyMachine {
 	t.Helper()
-	m := &busyMachine{testMachine: newTestMachine(t, size), rng: rand.New(rand.NewPCG(1, 2)), bytes: busy, rate: rate}
+	m := &busyMachine{testMachine: newTestMachine(t, size), rng: rand.New(rand.NewPCG(1, 2)), bytes: busy, rate: rate, logging: make(chan struct{})}
 	m.fill(t)
 	m.mem = memslot.NewMemory(nullRegions{}, 4)
 	if err := m.mem.Map(0, 0, m.blocks[0], 0, size, 0); err != nil {
@@ -85,7 +86,10 @@ func (m *busyMachine) Resume() error {
 	return m.testMachine.Resume()
 }
 
-func (m *busyMachine) StartDirtyLog() error { return m.blocks[0].StartDirtyLog() }
+func (m *busyMachine) StartDirtyLog() error {
+	close(m.logging)
+	return m.blocks[0].StartDirtyLog()
+}
 
 func (m *busyMachine) DirtyPages(dirty []*memslot.Bitmap) error {
 	words := dirty[0].Words()
@@ -192,9 +196,7 @@ func TestCancelDuringPrecopyLeavesTheGuestRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		for s.Phase() != PhaseActive {
-			time.Sleep(time.Millisecond)
-		}
+		<-src.logging
 		s.Cancel()
 	}()
 	rep, err := s.Run(ctx)
