@@ -440,7 +440,7 @@ func TestADestinationThatIsKilledAfterRun(t *testing.T) {
 }
 
 func TestAConnectionThatBreaksAfterRunIsOpenedAgain(t *testing.T) {
-	for _, message := range []string{"POSTCOPY_RUN", "RUNNING", "RAM", "CHECKSUMS"} {
+	for _, message := range []string{"POSTCOPY_RUN", "RUNNING", "RAM", "CHECKSUMS", "COMPLETE"} {
 		t.Run("before "+message, func(t *testing.T) {
 			h := newHost(t)
 			source := h.boot("a", busy)
