@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -64,11 +65,11 @@ func (b *bench) migrateOurs(m migration, dir string) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{"migrate", "a", address, "--report", "json"}, flagsOf[m.mode]...)
+	how := slices.Clone(flagsOf[m.mode])
 	if m.connections > 1 {
-		args = append(args, "--connections", strconv.Itoa(m.connections))
+		how = append(how, "--connections", strconv.Itoa(m.connections))
 	}
-	r, err := b.runMigrate(env, args)
+	r, err := b.runMigrate(env, address, how)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +86,8 @@ func (b *bench) migrateOurs(m migration, dir string) (figures, error) {
 	}, nil
 }
 
-func (b *bench) runMigrate(env, args []string) (r oursReport, err error) {
+func (b *bench) runMigrate(env []string, address string, how []string) (r oursReport, err error) {
+	args := append([]string{"migrate", "a", address, "--report", "json"}, how...)
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(b.context, b.microvm, args...)
 	cmd.Env = append(os.Environ(), env...)
@@ -94,7 +96,7 @@ func (b *bench) runMigrate(env, args []string) (r oursReport, err error) {
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit) && exit.ExitCode() == usageStatus:
-		return r, absent("this microvm does not know: microvm %s", strings.Join(args, " "))
+		return r, absent("does not know `%s` yet", strings.Join(how, " "))
 	case err != nil:
 		return r, fmt.Errorf("microvm %s: %w: %s", strings.Join(args, " "), err, stderr.String())
 	}
