@@ -3,10 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"microvm/hack/lab/labvm"
 )
@@ -18,8 +18,23 @@ const (
 	labTiny    = "/root/tiny.elf"
 )
 
-// inLab has rows measured by this program in the lab, and gives their results.
+// inLab has rows measured by this program in the lab, one lab for each group, and gives their results.
 func (b *bench) inLab(rows []row) ([]result, error) {
+	var out []result
+	var errs []error
+	for len(rows) > 0 {
+		group := rows[0].group
+		theirs, err := b.groupInLab(group)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", group, err))
+		}
+		out = append(out, theirs...)
+		rows = slices.DeleteFunc(rows, func(r row) bool { return r.group == group })
+	}
+	return out, errors.Join(errs...)
+}
+
+func (b *bench) groupInLab(group string) ([]result, error) {
 	self, err := b.build("bench", "./hack/bench")
 	if err != nil {
 		return nil, err
@@ -32,15 +47,9 @@ func (b *bench) inLab(rows []row) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	var groups []string
-	for _, r := range rows {
-		if !slices.Contains(groups, r.group) {
-			groups = append(groups, r.group)
-		}
-	}
 	var out bytes.Buffer
 	status, err := pieces.Run(b.context, labvm.Options{
-		Command: []string{labBench, "--here", "--rows", strings.Join(groups, ","), "--pairs", strconv.Itoa(b.pairs),
+		Command: []string{labBench, "--here", "--rows", group, "--pairs", strconv.Itoa(b.pairs),
 			"--mem", strconv.Itoa(b.labMem), "--microvm", labMicroVM, "--tiny", labTiny, "--json", "-"},
 		Files:   []labvm.File{{Host: self, Guest: labBench}, {Host: b.microvm, Guest: labMicroVM}, {Host: b.tiny, Guest: labTiny}},
 		Modules: []string{"sch_netem"}, QEMU: true, Stdout: &out, Stderr: b.log,
