@@ -29,7 +29,7 @@ type Options struct {
 	Files     []File        // copied in before the boot
 	Modules   []string      // kernel modules to insert besides KVM's
 	MemoryMiB int           // the lab's RAM, in which its files lie too; 0: 4096
-	CPUs      int           // 0: 2
+	CPUs      int           // for the command and its guests; 0: 2
 	Deadline  time.Duration // from Run's start, boot included; 0: none
 	QEMU      bool          // copy this machine's QEMU into the lab
 
@@ -178,7 +178,8 @@ func (p *Pieces) boot(ctx context.Context, qemu, initrd string, o *Options) (int
 func (p *Pieces) qemuArgs(initrd string, o *Options) []string {
 	return []string{
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-M", "q35",
-		"-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.MemoryMiB),
+		"-smp", strconv.Itoa(1 + o.CPUs), // one that runs no guests: see leaveFirstCPU in hack/lab/init
+		"-m", strconv.Itoa(o.MemoryMiB),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none",
 		"-serial", "stdio",
 		"-chardev", "socket,id=port,fd=3",
