@@ -56,8 +56,8 @@ func TestAHostileDestinationBeforeRunCostsNothing(t *testing.T) {
 	for _, c := range []hostileDest{
 		{"hangs up at once", hangsUp, []string{"EOF"}},
 		{"hangs up the urgent channel, then main", func(d *rawDest) { d.urgent.Close(); d.main.Close() }, []string{"EOF"}},
-		{"a message that nobody knows", toPing(sends([]byte{0, 99, 0, 0})), []string{"type 99"}},
-		{"PONG too long", toPing(sends([]byte{0, 2, 0, 5, 0, 0, 0, 0, 0})), []string{"PONG", "5 bytes"}},
+		{"a message that nobody knows", toPing(sends(wire.AppendHeader(nil, wire.Header{Type: 99}))), []string{"type 99"}},
+		{"PONG too long", toPing(sends(wire.AppendHeader(nil, wire.Header{Type: 2, Length: 5}))), []string{"PONG", "5 bytes"}},
 		{"another PONG", toPing(sends(pong(nil, 99))), []string{"PONG", "number 99, not 0"}},
 		{"too many PONGs", toPing(sends(pong(nil, 0), pong(nil, 0), pong(nil, 0))), []string{"PONG"}},
 		{"LOADED before the package", toPing(sends(wire.AppendLoaded(nil, 1))), []string{"LOADED", "out of place"}},
@@ -140,7 +140,7 @@ func TestAHostileDestinationAfterRunKeepsTheGuest(t *testing.T) {
 	for _, c := range []hostileDest{
 		{"hangs up at RUN", toRun(hangsUp), []string{"RUNNING", "EOF"}},
 		{"SHUT 0 instead of RUNNING", toRun(sends(shut0)), []string{"RUNNING", "closed"}},
-		{"garbage instead of RUNNING", toRun(sends([]byte("HTTP"))), []string{"RUNNING", "message"}},
+		{"garbage instead of RUNNING", toRun(sends([]byte("HTTP/1.1 200"))), []string{"RUNNING", "message"}},
 		{"FAILED after RUNNING", toComplete(sends(wire.AppendFailed(nil, wire.Failed{Code: wire.FailureOther, Text: "triple fault"}))), []string{"triple fault"}},
 		{"LOADED twice more", toComplete(sends(wire.AppendLoaded(nil, 1), wire.AppendLoaded(nil, 1))), []string{"LOADED"}},
 		{"RUNNING twice more", toComplete(sends(ran, ran)), []string{"RUNNING"}},

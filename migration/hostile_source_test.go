@@ -18,8 +18,8 @@ type hostileSource struct {
 }
 
 var hostileAtFirst = []hostileSource{
-	{"a message that nobody knows", func(s *rawSource) { s.send([]byte{0, 99, 0, 0, 0, 0, 0, 0}) }, []string{"message type 99"}},
-	{"reserved bytes", func(s *rawSource) { s.send([]byte{0, 2, 1, 0, 0, 0, 0, 4}) }, []string{"PING", "reserved"}},
+	{"a message that nobody knows", func(s *rawSource) { s.send(wire.AppendHeader(nil, wire.Header{Type: 99})) }, []string{"message type 99"}},
+	{"a header that was damaged", func(s *rawSource) { s.send([]byte{0, 2, 1, 0, 0, 0, 0, 4, 0, 0, 0, 0}) }, []string{"PING", "damaged"}},
 	{"PACKAGED of 64 MiB and a byte", func(s *rawSource) {
 		s.send(wire.AppendHeader(nil, wire.Header{Type: wire.TypePackaged, Length: 64<<20 + 1}))
 	}, []string{"PACKAGED", "67108865", "67108864"}},

@@ -116,7 +116,7 @@ func (in *inbound) readMain(ctx context.Context) error {
 		if err == nil {
 			in.d.received.Add(wire.HeaderSize + uint64(h.Length))
 			if h.Type == wire.TypeRAM {
-				err = in.ram(r, h.Length, buf)
+				err = in.ram(r, h, buf)
 			} else {
 				var done bool
 				done, err = in.control(ctx, r, h)
@@ -168,11 +168,11 @@ func (in *inbound) readUrgent() error {
 		in.d.received.Add(wire.HeaderSize + uint64(h.Length))
 		switch h.Type {
 		case wire.TypeRAM:
-			if err := in.ram(r, h.Length, buf); err != nil {
+			if err := in.ram(r, h, buf); err != nil {
 				return err
 			}
 		case wire.TypeComplete:
-			_, err := wire.ReadBody(r, h.Length)
+			_, err := wire.ReadBody(r, h)
 			return err
 		default:
 			return protocolError(h.Type.String(), "on the urgent channel, which carries nothing but pages")
@@ -181,12 +181,12 @@ func (in *inbound) readUrgent() error {
 }
 
 // ram reads a run of pages and puts it in place.
-func (in *inbound) ram(r io.Reader, length uint32, buf *payload) error {
+func (in *inbound) ram(r io.Reader, h wire.Header, buf *payload) error {
 	p := in.d.pager.Load()
 	if p == nil {
 		return protocolError("RAM", "before POSTCOPY_ADVISE")
 	}
-	m, err := buf.readRAM(r, length)
+	m, err := buf.readRAM(r, h)
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (in *inbound) ram(r io.Reader, length uint32, buf *payload) error {
 // control deals with every message but RAM. It tells whether it was the last.
 func (in *inbound) control(ctx context.Context, r io.Reader, h wire.Header) (done bool, err error) {
 	d := in.d
-	body, err := wire.ReadBody(r, h.Length)
+	body, err := wire.ReadBody(r, h)
 	if err != nil {
 		return false, fmt.Errorf("main channel: %s: %w", h.Type, err)
 	}

@@ -28,19 +28,19 @@ func newPayload() (*payload, error) {
 
 func (p *payload) free() { _ = unix.Munmap(p.mem) }
 
-// readRAM reads the body of a RAM message of length bytes.
-func (p *payload) readRAM(r io.Reader, length uint32) (wire.RAM, error) {
-	if length < wire.RAMFixedSize {
-		return wire.RAM{}, protocolError("RAM", "body of %d bytes, at least %d needed", length, wire.RAMFixedSize)
+// readRAM reads the body of a RAM message.
+func (p *payload) readRAM(r io.Reader, h wire.Header) (wire.RAM, error) {
+	if h.Length < wire.RAMFixedSize {
+		return wire.RAM{}, protocolError("RAM", "body of %d bytes, at least %d needed", h.Length, wire.RAMFixedSize)
 	}
 	if _, err := io.ReadFull(r, p.fixed[:]); err != nil {
 		return wire.RAM{}, fmt.Errorf("RAM: %w", err)
 	}
-	m, err := wire.DecodeRAM(p.fixed, length)
+	m, err := wire.DecodeRAM(p.fixed, h)
 	if err != nil {
 		return wire.RAM{}, err
 	}
-	if _, err := io.ReadFull(r, p.mem[:length-wire.RAMFixedSize]); err != nil {
+	if _, err := io.ReadFull(r, p.mem[:h.Length-wire.RAMFixedSize]); err != nil {
 		return wire.RAM{}, fmt.Errorf("RAM: %w", err)
 	}
 	return m, nil

@@ -2,9 +2,9 @@ package migration
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net"
-	"slices"
 	"sync"
 	"testing"
 
@@ -126,12 +126,13 @@ func (p *proxy) carry(src net.Conn) {
 		p.carryBack(dst, src, leg{hello.Role, true})
 	})
 	for {
-		h, err := wire.ReadHeader(in)
+		var message bytes.Buffer
+		tee := io.TeeReader(in, &message)
+		h, err := wire.ReadHeader(tee)
 		if err != nil {
 			return
 		}
-		body, err := wire.ReadBody(in, h.Length)
-		if err != nil || !p.pass(dst, there, h.Type.String(), wire.Message(h.Type, body)) {
+		if _, err := wire.ReadBody(tee, h); err != nil || !p.pass(dst, there, h.Type.String(), message.Bytes()) {
 			return
 		}
 	}
@@ -150,12 +151,9 @@ func (p *proxy) carryBack(from, to net.Conn, l leg) {
 	}
 	buf := make([]byte, wire.MaxReturnBody)
 	for {
-		typ, body, err := wire.ReadReturn(in, buf)
-		if err != nil {
-			return
-		}
-		message := []byte{byte(typ >> 8), byte(typ), byte(len(body) >> 8), byte(len(body))}
-		if !p.pass(to, l, typ.String(), slices.Concat(message, body)) {
+		var message bytes.Buffer
+		typ, _, err := wire.ReadReturn(io.TeeReader(in, &message), buf)
+		if err != nil || !p.pass(to, l, typ.String(), message.Bytes()) {
 			return
 		}
 	}

@@ -230,7 +230,7 @@ func (d *rawDest) until(t wire.Type) {
 		if err != nil {
 			runtime.Goexit()
 		}
-		body, err := wire.ReadBody(d.in, h.Length)
+		body, err := wire.ReadBody(d.in, h)
 		if err != nil {
 			runtime.Goexit()
 		}

@@ -2,7 +2,6 @@ package migration
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"testing"
 
@@ -27,7 +26,7 @@ func TestADestinationSaysWhyItGivesUp(t *testing.T) {
 		r := receive(t, l, nil)
 		_, addr := newProxy(t, r.addr, func(at point, message []byte) (int, bool) {
 			if at.name == "POSTCOPY_ADVISE" {
-				binary.BigEndian.PutUint64(message[wire.HeaderSize+6:], 2<<20)
+				copy(message, wire.Advise{TargetPageSize: wire.PageSize, PageSizes: []uint64{2 << 20, 4096}}.Append(nil))
 			}
 			return len(message), false
 		})

@@ -103,7 +103,11 @@ func TestVerifyFindsAPageThatWasDamagedOnItsWay(t *testing.T) {
 	damaged := uint64(0)
 	_, addr := newProxy(t, r.addr, func(at point, message []byte) (int, bool) {
 		if at.name == "RAM" && damaged == 0 {
-			m, err := wire.DecodeRAM([wire.RAMFixedSize]byte(message[wire.HeaderSize:]), uint32(len(message)-wire.HeaderSize))
+			h, err := wire.DecodeHeader([wire.HeaderSize]byte(message))
+			if err != nil {
+				t.Error(err)
+			}
+			m, err := wire.DecodeRAM([wire.RAMFixedSize]byte(message[wire.HeaderSize:]), h)
 			if err == nil && m.Kind == wire.KindData && m.Block == 0 {
 				message[wire.RAMHeaderSize+100] ^= 4
 				damaged = m.First

@@ -1,10 +1,9 @@
 package main
 
 import (
-	"encoding/binary"
+	"bytes"
 	"io"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -134,14 +133,13 @@ func (r *relay) back(from, to net.Conn) {
 		return
 	}
 	for buf := make([]byte, wire.MaxReturnBody); ; {
-		t, body, err := wire.ReadReturn(from, buf)
+		var message bytes.Buffer
+		t, _, err := wire.ReadReturn(io.TeeReader(from, &message), buf)
 		if err != nil {
 			return
 		}
 		r.at(t.String())
-		head := binary.BigEndian.AppendUint16(nil, uint16(t))
-		head = binary.BigEndian.AppendUint16(head, uint16(len(body)))
-		if _, err := to.Write(slices.Concat(head, body)); err != nil {
+		if _, err := to.Write(message.Bytes()); err != nil {
 			return
 		}
 	}

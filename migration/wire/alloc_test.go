@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"hash/crc32"
 	"io"
 	"runtime"
 	"testing"
@@ -18,14 +19,14 @@ func allocated(f func()) uint64 {
 
 func TestALengthAnnouncedIsNotALengthAllocated(t *testing.T) {
 	limit, _ := TypePackaged.MaxBody()
-	message := append(AppendHeader(nil, Header{TypePackaged, limit}), make([]byte, 10)...)
+	message := append(AppendHeader(nil, Header{Type: TypePackaged, Length: limit}), make([]byte, 10)...)
 	got := allocated(func() {
 		r := bytes.NewReader(message)
 		h, err := ReadHeader(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ReadBody(r, h.Length); err != io.ErrUnexpectedEOF {
+		if _, err := ReadBody(r, h); err != io.ErrUnexpectedEOF {
 			t.Errorf("error %v, want %v", err, io.ErrUnexpectedEOF)
 		}
 	})
@@ -39,7 +40,7 @@ func TestALongBodyArrivesWhole(t *testing.T) {
 	for i := range want {
 		want[i] = byte(i * 7 >> 3)
 	}
-	got, err := ReadBody(bytes.NewReader(want), uint32(len(want)))
+	got, err := ReadBody(bytes.NewReader(want), Header{TypePackaged, uint32(len(want)), crc32.Checksum(want, Castagnoli)})
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}

@@ -3,20 +3,17 @@
 //
 // A stream has several connections, called channels. Each opens with a
 // [Hello] from the side that dialled, answered by a [Welcome]. After that the
-// dialling side (the source) sends forward messages:
+// dialling side (the source) sends forward messages and, on the main channel
+// only, the accepting side (the destination) return-path messages:
 //
-//	0       2       4               8
-//	+-------+-------+---------------+------------------
-//	| type  |   0   |    length     | body ...
-//	+-------+-------+---------------+------------------
+//	0       2       4               8               12
+//	+-------+-------+---------------+---------------+------------------
+//	| type  | check |    length     |    CRC-32C    | body ...
+//	+-------+-------+---------------+---------------+------------------
 //
-// and, on the main channel only, the accepting side (the destination) sends
-// return-path messages:
-//
-//	0       2       4
-//	+-------+-------+-----------------
-//	| type  |length | body ...
-//	+-------+-------+-----------------
+// The check is of the header, the CRC of the body: any one byte that changes on
+// the way makes the message an [Error]. The pages in a RAM message are beyond
+// both.
 //
 // Every integer is big-endian. Every type has a greatest body length
 // ([Type.MaxBody], [ReturnType.MaxBody]), checked before a byte of the body is

@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/binary"
 	"encoding/json"
-	"hash/crc32"
 )
 
 // Ping asks for a PONG with the same number: what was sent before it has then
@@ -86,13 +85,14 @@ type Advise struct {
 
 // Append appends the whole message to b.
 func (a Advise) Append(b []byte) []byte {
-	b = AppendHeader(b, Header{TypeAdvise, uint32(6 + 8*len(a.PageSizes))})
+	from := len(b)
+	b = AppendHeader(b, Header{Type: TypeAdvise, Length: uint32(6 + 8*len(a.PageSizes))})
 	b = binary.BigEndian.AppendUint32(b, a.TargetPageSize)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(a.PageSizes)))
 	for _, s := range a.PageSizes {
 		b = binary.BigEndian.AppendUint64(b, s)
 	}
-	return b
+	return seal(b, from)
 }
 
 // DecodeAdvise decodes the body of a POSTCOPY_ADVISE.
@@ -142,20 +142,24 @@ func AppendRAM(b []byte, r RAM) []byte {
 	if r.Kind == KindData {
 		length += r.Count * PageSize
 	}
-	b = AppendHeader(b, Header{TypeRAM, length})
+	from := len(b)
+	b = AppendHeader(b, Header{Type: TypeRAM, Length: length})
 	b = binary.BigEndian.AppendUint16(b, r.Block)
 	b = append(b, byte(r.Kind), 0)
 	b = binary.BigEndian.AppendUint32(b, r.Count)
-	return binary.BigEndian.AppendUint64(b, r.First)
+	return sealShort(binary.BigEndian.AppendUint64(b, r.First), from)
 }
 
 // RAMFixedSize is the length of what DecodeRAM takes, in bytes.
 const RAMFixedSize = ramFixed
 
-// DecodeRAM decodes the fixed part of a RAM body whose header announced length
-// bytes in all, and checks the two against one another. That block and pages
-// exist is the caller's to check.
-func DecodeRAM(b [ramFixed]byte, length uint32) (RAM, error) {
+// DecodeRAM decodes the fixed part of a RAM body that h announced, and checks
+// the two against one another. That block and pages exist is the caller's to
+// check.
+func DecodeRAM(b [ramFixed]byte, h Header) (RAM, error) {
+	if sum := shortSum(b[:]); sum != h.Sum {
+		return RAM{}, damaged("RAM", sum, h.Sum)
+	}
 	r := RAM{
 		Block: binary.BigEndian.Uint16(b[0:]),
 		Kind:  Kind(b[2]),
@@ -170,12 +174,12 @@ func DecodeRAM(b [ramFixed]byte, length uint32) (RAM, error) {
 	}
 	switch r.Kind {
 	case KindData:
-		if r.Count > MaxRunPages || length != ramFixed+r.Count*PageSize {
-			return RAM{}, errorf("RAM", "%d pages of data in a body of %d bytes", r.Count, length)
+		if r.Count > MaxRunPages || h.Length != ramFixed+r.Count*PageSize {
+			return RAM{}, errorf("RAM", "%d pages of data in a body of %d bytes", r.Count, h.Length)
 		}
 	case KindZero:
-		if length != ramFixed {
-			return RAM{}, errorf("RAM", "a run of zero pages with a body of %d bytes, not %d", length, ramFixed)
+		if h.Length != ramFixed {
+			return RAM{}, errorf("RAM", "a run of zero pages with a body of %d bytes, not %d", h.Length, ramFixed)
 		}
 	default:
 		return RAM{}, errorf("RAM", "this version (%d) knows no kind %d", Version, uint8(r.Kind))
@@ -195,14 +199,15 @@ type Discard struct {
 
 // Append appends the whole message to b.
 func (d Discard) Append(b []byte) []byte {
-	b = AppendHeader(b, Header{TypeDiscard, uint32(3 + len(d.Block) + 16*len(d.Ranges))})
+	from := len(b)
+	b = AppendHeader(b, Header{Type: TypeDiscard, Length: uint32(3 + len(d.Block) + 16*len(d.Ranges))})
 	b = appendName(b, d.Block)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(d.Ranges)))
 	for _, r := range d.Ranges {
 		b = binary.BigEndian.AppendUint64(b, r.First)
 		b = binary.BigEndian.AppendUint64(b, r.Count)
 	}
-	return b
+	return seal(b, from)
 }
 
 // DecodeDiscard decodes the body of a RAM_DISCARD.
@@ -235,12 +240,13 @@ type DeviceState struct {
 
 // Append appends the whole message to b.
 func (d DeviceState) Append(b []byte) []byte {
-	b = AppendHeader(b, Header{TypeDeviceState, uint32(1 + len(d.ID) + 12 + len(d.Data))})
+	from := len(b)
+	b = AppendHeader(b, Header{Type: TypeDeviceState, Length: uint32(1 + len(d.ID) + 12 + len(d.Data))})
 	b = appendName(b, d.ID)
 	b = binary.BigEndian.AppendUint32(b, d.Version)
 	b = binary.BigEndian.AppendUint32(b, d.Index)
 	b = binary.BigEndian.AppendUint32(b, d.Flags)
-	return append(b, d.Data...)
+	return seal(append(b, d.Data...), from)
 }
 
 // DecodeDeviceState decodes the body of a DEVICE_STATE.
@@ -262,9 +268,6 @@ func DecodeDeviceState(b []byte) (DeviceState, error) {
 	return d, nil
 }
 
-// Castagnoli is the polynomial of every checksum in the stream.
-var Castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // Checksums is CHECKSUMS: the CRC-32C of a run of target pages as they were
 // when the source paused. Wire: Block be16, First be64, sums be32 each.
 type Checksums struct {
@@ -275,13 +278,14 @@ type Checksums struct {
 
 // Append appends the whole message to b.
 func (c Checksums) Append(b []byte) []byte {
-	b = AppendHeader(b, Header{TypeChecksums, uint32(10 + 4*len(c.Sums))})
+	from := len(b)
+	b = AppendHeader(b, Header{Type: TypeChecksums, Length: uint32(10 + 4*len(c.Sums))})
 	b = binary.BigEndian.AppendUint16(b, c.Block)
 	b = binary.BigEndian.AppendUint64(b, c.First)
 	for _, s := range c.Sums {
 		b = binary.BigEndian.AppendUint32(b, s)
 	}
-	return b
+	return seal(b, from)
 }
 
 // DecodeChecksums decodes the body of a CHECKSUMS.
@@ -307,10 +311,11 @@ type Complete struct {
 
 // Append appends the whole message to b.
 func (c Complete) Append(b []byte) []byte {
-	b = AppendHeader(b, Header{TypeComplete, 24})
+	from := len(b)
+	b = AppendHeader(b, Header{Type: TypeComplete, Length: 24})
 	b = binary.BigEndian.AppendUint64(b, c.DataPages)
 	b = binary.BigEndian.AppendUint64(b, c.ZeroPages)
-	return binary.BigEndian.AppendUint64(b, c.Checksums)
+	return seal(binary.BigEndian.AppendUint64(b, c.Checksums), from)
 }
 
 // DecodeComplete decodes the body of a COMPLETE.

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 )
 
@@ -82,35 +83,32 @@ func (t Type) MaxBody() (uint32, bool) {
 	return f.max, ok
 }
 
-// HeaderSize is the length of a forward message's header in bytes.
-const HeaderSize = 8
-
 // Header opens a forward message.
 type Header struct {
 	Type   Type
 	Length uint32 // of the body, in bytes
+	Sum    uint32 // CRC-32C of the body; of a RAM message's without the pages
 }
 
 // AppendHeader appends h to b.
 func AppendHeader(b []byte, h Header) []byte {
-	b = binary.BigEndian.AppendUint16(b, uint16(h.Type))
-	b = binary.BigEndian.AppendUint16(b, 0)
-	return binary.BigEndian.AppendUint32(b, h.Length)
+	return appendHeader(b, uint16(h.Type), h.Length, h.Sum)
 }
 
-// DecodeHeader decodes and checks a header: a type that is unknown, or a
-// length past what the type may have, is an [Error].
+// DecodeHeader decodes and checks a header: one that was damaged, a type that
+// is unknown, or a length past what the type may have, is an [Error].
 func DecodeHeader(b [HeaderSize]byte) (Header, error) {
 	h := Header{
 		Type:   Type(binary.BigEndian.Uint16(b[0:])),
 		Length: binary.BigEndian.Uint32(b[4:]),
+		Sum:    binary.BigEndian.Uint32(b[8:]),
 	}
 	limit, ok := h.Type.MaxBody()
 	switch {
+	case binary.BigEndian.Uint16(b[2:]) != headerCheck(b[:]):
+		return Header{}, errorf(h.Type.String(), "header damaged on its way: % x", b[:])
 	case !ok:
 		return Header{}, errorf(h.Type.String(), "this version (%d) knows no such message", Version)
-	case b[2] != 0 || b[3] != 0:
-		return Header{}, errorf(h.Type.String(), "reserved header bytes are %#x, not zero", b[2:4])
 	case h.Length > limit:
 		return Header{}, errorf(h.Type.String(), "body of %d bytes announced, at most %d allowed", h.Length, limit)
 	}
@@ -130,17 +128,24 @@ func ReadHeader(r io.Reader) (Header, error) {
 // bodyStep is how much is allocated ahead of what has really been received.
 const bodyStep = 1 << 20
 
-// ReadBody reads a body of n bytes, growing its buffer as the bytes come. n
-// has been checked by DecodeHeader.
-func ReadBody(r io.Reader, n uint32) ([]byte, error) {
-	body := make([]byte, 0, min(n, bodyStep))
-	for uint32(len(body)) < n {
-		step := min(n-uint32(len(body)), bodyStep)
+// ReadBody reads the body that h announces, growing its buffer as the bytes
+// come, and checks that it is what was sent.
+func ReadBody(r io.Reader, h Header) ([]byte, error) {
+	body := make([]byte, 0, min(h.Length, bodyStep))
+	for uint32(len(body)) < h.Length {
+		step := min(h.Length-uint32(len(body)), bodyStep)
 		from := len(body)
 		body = append(body, make([]byte, step)...)
 		if _, err := io.ReadFull(r, body[from:]); err != nil {
 			return nil, noEOF(err)
 		}
+	}
+	summed := body
+	if h.Type == TypeRAM {
+		summed = body[:min(len(body), RAMFixedSize)]
+	}
+	if sum := crc32.Checksum(summed, Castagnoli); sum != h.Sum {
+		return nil, damaged(h.Type.String(), sum, h.Sum)
 	}
 	return body, nil
 }
@@ -155,8 +160,8 @@ func noEOF(err error) error {
 
 // Message builds a whole forward message.
 func Message(t Type, body []byte) []byte {
-	b := AppendHeader(make([]byte, 0, HeaderSize+len(body)), Header{t, uint32(len(body))})
-	return append(b, body...)
+	b := AppendHeader(make([]byte, 0, HeaderSize+len(body)), Header{Type: t, Length: uint32(len(body))})
+	return seal(append(b, body...), 0)
 }
 
 // Error is a message that breaks the protocol. It is the peer's fault, and

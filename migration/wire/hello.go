@@ -36,7 +36,7 @@ type ID [16]byte
 func (id ID) String() string { return fmt.Sprintf("%x", id[:]) }
 
 // Hello opens a channel. Wire: magic, MinVersion be16, MaxVersion be16, ID,
-// Role u8, Index u8, Resume u8 (0 or 1), a zero byte.
+// Role u8, Index u8, Resume u8 (0 or 1), a zero byte, CRC-32C of all that be32.
 type Hello struct {
 	MinVersion, MaxVersion uint16 // of the stream, inclusive
 	ID                     ID
@@ -45,10 +45,14 @@ type Hello struct {
 	Resume                 bool  // goes on with a migration whose connections broke
 }
 
-const helloSize = 8 + 2 + 2 + 16 + 1 + 1 + 2
+const (
+	helloFields = 8 + 2 + 2 + 16 + 1 + 1 + 2
+	helloSize   = helloFields + 4
+)
 
 // Append appends the hello to b.
 func (h Hello) Append(b []byte) []byte {
+	from := len(b)
 	b = append(b, magic[:]...)
 	b = binary.BigEndian.AppendUint16(b, h.MinVersion)
 	b = binary.BigEndian.AppendUint16(b, h.MaxVersion)
@@ -57,7 +61,8 @@ func (h Hello) Append(b []byte) []byte {
 	if h.Resume {
 		resume = 1
 	}
-	return append(b, byte(h.Role), h.Index, resume, 0)
+	b = append(b, byte(h.Role), h.Index, resume, 0)
+	return binary.BigEndian.AppendUint32(b, shortSum(b[from:]))
 }
 
 // ReadHello reads and checks a hello. It reads a fixed number of bytes, so a
@@ -73,6 +78,9 @@ func ReadHello(r io.Reader) (Hello, error) {
 	if _, err := io.ReadFull(r, b[8:]); err != nil {
 		return Hello{}, fmt.Errorf("hello: %w", noEOF(err))
 	}
+	if sum, want := shortSum(b[:helloFields]), binary.BigEndian.Uint32(b[helloFields:]); sum != want {
+		return Hello{}, damaged("hello", sum, want)
+	}
 	h := Hello{
 		MinVersion: binary.BigEndian.Uint16(b[8:]),
 		MaxVersion: binary.BigEndian.Uint16(b[10:]),
@@ -85,12 +93,13 @@ func ReadHello(r io.Reader) (Hello, error) {
 		return Hello{}, errorf("hello", "versions %d to %d: the first is above the last", h.MinVersion, h.MaxVersion)
 	}
 	if b[30] > 1 || b[31] != 0 {
-		return Hello{}, errorf("hello", "reserved bytes are %#x, not zero", b[30:])
+		return Hello{}, errorf("hello", "reserved bytes are %#x, not zero", b[30:helloFields])
 	}
 	return h, nil
 }
 
-// Welcome answers a hello. Wire: magic, Version be16, text length be16, text.
+// Welcome answers a hello. Wire: magic, then laid out as a message is whose
+// type is Version and whose body is the text.
 type Welcome struct {
 	Version uint16 // the version chosen; 0 when the channel is refused
 	Refusal string // why, when Version is 0; at most MaxText bytes
@@ -102,22 +111,27 @@ const MaxText = 1024
 // Append appends the answer to b.
 func (w Welcome) Append(b []byte) []byte {
 	b = append(b, magic[:]...)
-	b = binary.BigEndian.AppendUint16(b, w.Version)
-	text := clip(w.Refusal)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(text)))
-	return append(b, text...)
+	text, from := clip(w.Refusal), len(b)
+	return seal(append(appendHeader(b, w.Version, uint32(len(text)), 0), text...), from)
 }
 
 // ReadWelcome reads and checks the answer to a hello.
 func ReadWelcome(r io.Reader) (Welcome, error) {
-	var b [12]byte
-	if _, err := io.ReadFull(r, b[:]); err != nil {
+	var b [len(magic) + HeaderSize]byte
+	if _, err := io.ReadFull(r, b[:len(magic)]); err != nil {
 		return Welcome{}, fmt.Errorf("answer to hello: %w", noEOF(err))
 	}
-	if !bytes.Equal(b[:8], magic[:]) {
-		return Welcome{}, errorf("answer to hello", "opens with %q: the peer is no microvm", b[:8])
+	if !bytes.Equal(b[:len(magic)], magic[:]) {
+		return Welcome{}, errorf("answer to hello", "opens with %q: the peer is no microvm", b[:len(magic)])
 	}
-	n := binary.BigEndian.Uint16(b[10:])
+	header := b[len(magic):]
+	if _, err := io.ReadFull(r, header); err != nil {
+		return Welcome{}, fmt.Errorf("answer to hello: %w", noEOF(err))
+	}
+	if binary.BigEndian.Uint16(header[2:]) != headerCheck(header) {
+		return Welcome{}, errorf("answer to hello", "damaged on its way: % x", header)
+	}
+	n, want := binary.BigEndian.Uint32(header[4:]), binary.BigEndian.Uint32(header[8:])
 	if n > MaxText {
 		return Welcome{}, errorf("answer to hello", "text of %d bytes announced, at most %d allowed", n, MaxText)
 	}
@@ -125,7 +139,10 @@ func ReadWelcome(r io.Reader) (Welcome, error) {
 	if _, err := io.ReadFull(r, text); err != nil {
 		return Welcome{}, fmt.Errorf("answer to hello: %w", noEOF(err))
 	}
-	return Welcome{Version: binary.BigEndian.Uint16(b[8:]), Refusal: printable(text)}, nil
+	if sum := shortSum(text); sum != want {
+		return Welcome{}, damaged("answer to hello", sum, want)
+	}
+	return Welcome{Version: binary.BigEndian.Uint16(header), Refusal: printable(text)}, nil
 }
 
 // printable makes a stranger's text fit for a terminal and a log: one line of

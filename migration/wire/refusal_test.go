@@ -18,16 +18,11 @@ type refusal struct {
 	want []string
 }
 
-func header(typ Type, reserved uint16, length uint32) [HeaderSize]byte {
-	var b [HeaderSize]byte
-	binary.BigEndian.PutUint16(b[0:], uint16(typ))
-	binary.BigEndian.PutUint16(b[2:], reserved)
-	binary.BigEndian.PutUint32(b[4:], length)
-	return b
-}
-
-func headerErr(typ Type, reserved uint16, length uint32) func() error {
-	return func() error { _, err := DecodeHeader(header(typ, reserved, length)); return err }
+func headerErr(typ Type, length uint32) func() error {
+	return func() error {
+		_, err := DecodeHeader([HeaderSize]byte(AppendHeader(nil, Header{Type: typ, Length: length})))
+		return err
+	}
 }
 
 func body(b ...byte) []byte { return b }
@@ -38,9 +33,10 @@ func decode[T any](f func([]byte) (T, error), b []byte) func() error {
 
 func ram(r RAM, reserved byte, length uint32) func() error {
 	return func() error {
-		b := AppendRAM(nil, r)[HeaderSize:]
-		b[3] = reserved
-		_, err := DecodeRAM([RAMFixedSize]byte(b), length)
+		b := AppendRAM(nil, r)
+		b[HeaderSize+3] = reserved
+		b = seal(b, 0)
+		_, err := DecodeRAM([RAMFixedSize]byte(b[HeaderSize:]), Header{TypeRAM, length, binary.BigEndian.Uint32(b[8:])})
 		return err
 	}
 }
@@ -49,6 +45,7 @@ func hello(change func(b []byte)) func() error {
 	return func() error {
 		b := Hello{MinVersion: 1, MaxVersion: 1, Role: RoleMain}.Append(nil)
 		change(b)
+		binary.BigEndian.PutUint32(b[helloFields:], shortSum(b[:helloFields]))
 		_, err := ReadHello(bytes.NewReader(b))
 		return err
 	}
@@ -60,7 +57,7 @@ func welcome(b []byte) func() error {
 
 func returnErr(typ ReturnType, length int) func() error {
 	return func() error {
-		b := append(appendReturn(nil, typ, length), make([]byte, length)...)
+		b := seal(append(appendReturn(nil, typ, length), make([]byte, length)...), 0)
 		_, _, err := ReadReturn(bytes.NewReader(b), make([]byte, MaxReturnBody))
 		return err
 	}
@@ -74,9 +71,8 @@ func reqPages(start, length uint64, tail ...byte) []byte {
 
 func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 	cases := []refusal{
-		{"header: unknown type", headerErr(77, 0, 0), []string{"message type 77", "no such message"}},
-		{"header: type 0", headerErr(0, 0, 0), []string{"message type 0"}},
-		{"header: reserved", headerErr(TypePing, 0x0102, 4), []string{"PING", "reserved", "0x0102"}},
+		{"header: unknown type", headerErr(77, 0), []string{"message type 77", "no such message"}},
+		{"header: type 0", headerErr(0, 0), []string{"message type 0"}},
 		{"PING: short", decode(DecodePing, body(1, 2, 3)), []string{"PING", "3 bytes", "4"}},
 		{"PING: empty", decode(DecodePing, nil), []string{"PING", "0 bytes"}},
 
@@ -125,7 +121,7 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 		{"hello: reserved", hello(func(b []byte) { b[31] = 9 }), []string{"hello", "reserved", "0x0009"}},
 		{"hello: resume 2", hello(func(b []byte) { b[30] = 2 }), []string{"hello", "reserved", "0x0200"}},
 		{"welcome: another protocol", welcome([]byte("HTTP/1.1 200")), []string{"answer to hello", "HTTP/1.1", "no microvm"}},
-		{"welcome: text too long", welcome(append(magic[:], 0, 0, 4, 1)), []string{"answer to hello", "1025 bytes", "1024"}},
+		{"welcome: text too long", welcome(appendHeader(magic[:], 0, 1025, 0)), []string{"answer to hello", "1025 bytes", "1024"}},
 
 		{"return path: unknown type", returnErr(99, 0), []string{"type 99", "no such message"}},
 		{"RECV_BITMAP: empty", decode(DecodeRecvBitmap, nil), []string{"RECV_BITMAP", "past the end"}},
@@ -146,7 +142,7 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 	}
 	for typ := TypeOpenReturnPath; typ <= TypeEnd; typ++ {
 		limit, _ := typ.MaxBody()
-		cases = append(cases, refusal{"header: too long a " + typ.String(), headerErr(typ, 0, limit+1),
+		cases = append(cases, refusal{"header: too long a " + typ.String(), headerErr(typ, limit+1),
 			[]string{typ.String(), fmt.Sprint(limit + 1), fmt.Sprint(limit)}})
 	}
 	for typ := ReturnShut; typ <= ReturnResumeAck; typ++ {
@@ -196,7 +192,7 @@ func TestAStreamThatEndsInsideAMessageIsNoCleanEnd(t *testing.T) {
 		"forward": {Ping(1), func(r io.Reader) error {
 			h, err := ReadHeader(r)
 			if err == nil {
-				_, err = ReadBody(r, h.Length)
+				_, err = ReadBody(r, h)
 			}
 			return err
 		}},

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 )
 
@@ -33,7 +34,7 @@ var returns = map[ReturnType]struct {
 	ReturnLoaded:     {"LOADED", 8, 8},
 	ReturnRunning:    {"RUNNING", 16, 16},
 	ReturnFailed:     {"FAILED", 4, 4 + MaxText},
-	ReturnStats:      {"STATS", 2, 1<<16 - 1},
+	ReturnStats:      {"STATS", 2, MaxReturnBody},
 	ReturnRecvBitmap: {"RECV_BITMAP", 10, 9 + maxName + MaxBitmapPages/8},
 	ReturnResumeAck:  {"RESUME_ACK", 4, 4},
 }
@@ -53,27 +54,40 @@ const MaxReturnBody = 1<<16 - 1
 // that is unknown or a length that does not fit its type is an [Error]; at a
 // clean end of the stream the error is io.EOF. It does not allocate.
 func ReadReturn(r io.Reader, buf []byte) (ReturnType, []byte, error) {
-	if _, err := io.ReadFull(r, buf[:4]); err != nil {
+	if _, err := io.ReadFull(r, buf[:HeaderSize]); err != nil {
 		return 0, nil, err
 	}
 	t := ReturnType(binary.BigEndian.Uint16(buf))
-	n := binary.BigEndian.Uint16(buf[2:])
+	if binary.BigEndian.Uint16(buf[2:]) != headerCheck(buf) {
+		return 0, nil, errorf(t.String(), "header damaged on its way: % x", buf[:HeaderSize])
+	}
+	n, want := binary.BigEndian.Uint32(buf[4:]), binary.BigEndian.Uint32(buf[8:])
 	bound, ok := returns[t]
 	if !ok {
 		return 0, nil, errorf(t.String(), "this version (%d) knows no such message", Version)
 	}
-	if n < bound.min || n > bound.max {
+	if n < uint32(bound.min) || n > uint32(bound.max) {
 		return 0, nil, errorf(bound.name, "body of %d bytes; %d to %d are allowed", n, bound.min, bound.max)
 	}
-	if _, err := io.ReadFull(r, buf[:n]); err != nil {
+	body := buf[:n]
+	if _, err := io.ReadFull(r, body); err != nil {
 		return 0, nil, noEOF(err)
 	}
-	return t, buf[:n], nil
+	if sum := crc32.Checksum(body, Castagnoli); sum != want {
+		return 0, nil, damaged(bound.name, sum, want)
+	}
+	return t, body, nil
 }
 
+// appendReturn appends a header whose body, of length bytes, is to follow and
+// to be sealed.
 func appendReturn(b []byte, t ReturnType, length int) []byte {
-	b = binary.BigEndian.AppendUint16(b, uint16(t))
-	return binary.BigEndian.AppendUint16(b, uint16(length))
+	return appendHeader(b, uint16(t), uint32(length), 0)
+}
+
+// append32 appends a message whose body is v.
+func append32(b []byte, t ReturnType, v uint32) []byte {
+	return seal(binary.BigEndian.AppendUint32(appendReturn(b, t, 4), v), len(b))
 }
 
 // MaxBitmapPages is how many host pages one RECV_BITMAP may speak of.
@@ -91,10 +105,11 @@ type RecvBitmap struct {
 
 // AppendRecvBitmap appends a RECV_BITMAP.
 func AppendRecvBitmap(b []byte, name string, first uint64, bitmap []byte) []byte {
+	from := len(b)
 	b = appendReturn(b, ReturnRecvBitmap, 9+len(name)+len(bitmap))
 	b = appendName(b, name)
 	b = binary.BigEndian.AppendUint64(b, first)
-	return append(b, bitmap...)
+	return seal(append(b, bitmap...), from)
 }
 
 // DecodeRecvBitmap decodes the body of a RECV_BITMAP.
@@ -120,18 +135,18 @@ const (
 // AppendResumeAck appends a RESUME_ACK: every RECV_BITMAP was sent, and the
 // stream goes on from there.
 func AppendResumeAck(b []byte, state uint32) []byte {
-	return binary.BigEndian.AppendUint32(appendReturn(b, ReturnResumeAck, 4), state)
+	return append32(b, ReturnResumeAck, state)
 }
 
 // AppendShut appends a SHUT: the destination sends no more. status 0 is the
 // only success.
 func AppendShut(b []byte, status uint32) []byte {
-	return binary.BigEndian.AppendUint32(appendReturn(b, ReturnShut, 4), status)
+	return append32(b, ReturnShut, status)
 }
 
 // AppendPong appends a PONG.
 func AppendPong(b []byte, seq uint32) []byte {
-	return binary.BigEndian.AppendUint32(appendReturn(b, ReturnPong, 4), seq)
+	return append32(b, ReturnPong, seq)
 }
 
 // DecodeUint32 decodes the body of a SHUT, PONG or RESUME_ACK, whose length ReadReturn
@@ -150,15 +165,16 @@ type ReqPages struct {
 // stands for the block of the request before. It allocates only if b is too
 // short.
 func AppendReqPages(b []byte, name string, start, length uint64) []byte {
+	from := len(b)
 	if name == "" {
 		b = appendReturn(b, ReturnReqPages, 16)
 		b = binary.BigEndian.AppendUint64(b, start)
-		return binary.BigEndian.AppendUint64(b, length)
+		return sealShort(binary.BigEndian.AppendUint64(b, length), from)
 	}
 	b = appendReturn(b, ReturnReqPages, 17+len(name))
 	b = binary.BigEndian.AppendUint64(b, start)
 	b = binary.BigEndian.AppendUint64(b, length|1)
-	return appendName(b, name)
+	return sealShort(appendName(b, name), from)
 }
 
 // DecodeReqPages decodes the body of a REQ_PAGES.
@@ -191,7 +207,7 @@ func DecodeReqPages(b []byte) (ReqPages, error) {
 // AppendLoaded appends a LOADED: device state is in and userfaultfd armed, and
 // it took loadNanos.
 func AppendLoaded(b []byte, loadNanos uint64) []byte {
-	return binary.BigEndian.AppendUint64(appendReturn(b, ReturnLoaded, 8), loadNanos)
+	return seal(binary.BigEndian.AppendUint64(appendReturn(b, ReturnLoaded, 8), loadNanos), len(b))
 }
 
 // DecodeLoaded decodes the body of a LOADED.
@@ -205,9 +221,10 @@ type Running struct {
 
 // AppendRunning appends a RUNNING.
 func AppendRunning(b []byte, r Running) []byte {
+	from := len(b)
 	b = appendReturn(b, ReturnRunning, 16)
 	b = binary.BigEndian.AppendUint64(b, r.Time)
-	return binary.BigEndian.AppendUint64(b, r.ResumeNanos)
+	return seal(binary.BigEndian.AppendUint64(b, r.ResumeNanos), from)
 }
 
 // DecodeRunning decodes the body of a RUNNING.
@@ -232,10 +249,10 @@ type Failed struct {
 
 // AppendFailed appends a FAILED.
 func AppendFailed(b []byte, f Failed) []byte {
-	text := clip(f.Text)
+	text, from := clip(f.Text), len(b)
 	b = appendReturn(b, ReturnFailed, 4+len(text))
 	b = binary.BigEndian.AppendUint32(b, uint32(f.Code))
-	return append(b, text...)
+	return seal(append(b, text...), from)
 }
 
 // DecodeFailed decodes the body of a FAILED.
@@ -249,5 +266,5 @@ func AppendStats(b, text []byte) []byte {
 	if len(text) > MaxReturnBody {
 		return b
 	}
-	return append(appendReturn(b, ReturnStats, len(text)), text...)
+	return seal(append(appendReturn(b, ReturnStats, len(text)), text...), len(b))
 }

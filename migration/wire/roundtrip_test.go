@@ -20,7 +20,7 @@ func frame(t *testing.T, want Type, message []byte) []byte {
 	if h.Type != want {
 		t.Fatalf("type %v, want %v", h.Type, want)
 	}
-	body, err := ReadBody(r, h.Length)
+	body, err := ReadBody(r, h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestRAMComesBackAsItWas(t *testing.T) {
 		if payload := h.Length - RAMFixedSize; want.Kind == KindData && payload != want.Count*PageSize || want.Kind == KindZero && payload != 0 {
 			t.Errorf("%+v announces a payload of %d bytes", want, payload)
 		}
-		got, err := DecodeRAM([RAMFixedSize]byte(b[HeaderSize:]), h.Length)
+		got, err := DecodeRAM([RAMFixedSize]byte(b[HeaderSize:]), h)
 		if err != nil {
 			t.Error(err)
 		}
