@@ -56,6 +56,10 @@ type Destination struct {
 	whole   bool // every page is here, and userfaultfd is gone
 	// verdict is what --verify found, once it has.
 	verdict atomic.Pointer[verified]
+
+	// alone ends by Abandon: a source that is not connected is not waited for.
+	alone   context.Context
+	abandon context.CancelFunc
 }
 
 type verified struct {
@@ -70,6 +74,7 @@ func NewDestination(build Builder, opt DestinationOptions) *Destination {
 	}
 	d := &Destination{build: build, opt: opt, log: opt.Log, began: time.Now(), fatal: make(chan error, 1)}
 	d.givenUp, d.giveUp = context.WithCancelCause(context.Background())
+	d.alone, d.abandon = context.WithCancel(context.Background())
 	d.phase.Store(PhaseSetup)
 	return d
 }
@@ -123,16 +128,6 @@ func (d *Destination) Status() Status {
 	return s
 }
 
-// LostError says that the guest was running here and cannot go on: pages that
-// it needs are gone. Its vCPUs are stopped.
-type LostError struct{ Err error }
-
-func (e *LostError) Error() string {
-	return "the guest ran here and cannot go on: " + e.Err.Error()
-}
-
-func (e *LostError) Unwrap() error { return e.Err }
-
 // Receive takes one VM in from whoever dials ln first, and returns when the
 // last page is here and the source has been told so. The machine then runs.
 //
@@ -140,8 +135,8 @@ func (e *LostError) Unwrap() error { return e.Err }
 // side's, and still is the source's. After it, a broken connection stops
 // nothing: the guest goes on with the pages it has, and Receive waits for the
 // source to come back, however long that takes. Only when a page cannot be put
-// in place, or when ctx ends, are the vCPUs stopped; the error then is a
-// [LostError].
+// in place, when ctx ends, or after [Destination.Abandon] is the guest lost; the
+// error then is a [LostError].
 func (d *Destination) Receive(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -229,6 +224,8 @@ func (d *Destination) again(ctx context.Context, acc *acceptor, why error) (*ses
 		case <-ended:
 			ended = nil
 			late.Reset(d.opt.Recover)
+		case <-d.alone.Done():
+			return nil, fmt.Errorf("%w, after: %w", ErrAbandoned, why)
 		case <-late.C:
 			return nil, fmt.Errorf("the source did not come back within %v after: %w", d.opt.Recover, why)
 		case <-ctx.Done():
@@ -245,7 +242,11 @@ func (d *Destination) end(err error) error {
 		d.phase.Store(PhaseCompleted)
 		return nil
 	}
+	unheard := d.owed() && !errors.As(err, new(*fatalError)) // such as CANCEL
 	d.phase.Store(PhaseFailed)
+	if d.fate.Load() == fateRan {
+		return d.lose(err)
+	}
 	if d.machine != nil {
 		d.machine.Stop()
 	}
@@ -254,13 +255,11 @@ func (d *Destination) end(err error) error {
 	}
 	// It may be in guest memory, which whoever called Receive will unmap.
 	d.loader.Wait()
-	switch d.fate.Load() {
-	case fateRan:
-		return &LostError{err}
-	case fateGivenUp:
-		if why := context.Cause(d.givenUp); !errors.Is(err, why) {
-			return fmt.Errorf("%w (%w)", why, err)
-		}
+	if why := context.Cause(d.givenUp); why != nil && !errors.Is(err, why) {
+		err = fmt.Errorf("%w (%w)", why, err)
+	}
+	if unheard {
+		err = fmt.Errorf("%w: %w", ErrUnheard, err)
 	}
 	return err
 }

@@ -126,6 +126,10 @@ func (a *adder) Stop() {
 	a.pause()
 }
 
+// Abandon is called when the pages that are missing will not come any more. This
+// processor hears of that by itself; one of KVM may wait for ever.
+func (a *adder) Abandon(err error) { log.Print(err) }
+
 func build(_ context.Context, config []byte) (migration.DestinationMachine, error) {
 	var size uint64
 	if err := json.Unmarshal(config, &size); err != nil {

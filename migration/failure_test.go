@@ -148,8 +148,8 @@ func TestAConnectionThatBreaksAtRunNeverMakesTwoOwners(t *testing.T) {
 					t.Errorf("the destination never ran and ended with %v", err)
 				case ran != 0 && at.name == "POSTCOPY_RUN" && c.name != "after":
 					t.Error("the destination ran without a whole POSTCOPY_RUN")
-				case ran == 1 && (!errors.As(err, &lost) || r.ledger.stopped == 0):
-					t.Errorf("the destination ran, was stopped %d times and ended with %v", r.ledger.stopped, err)
+				case ran == 1 && (!errors.As(err, &lost) || r.ledger.abandoned == 0):
+					t.Errorf("the destination ran, was abandoned %d times and ended with %v", r.ledger.abandoned, err)
 				case ran > 1:
 					t.Errorf("the destination ran %d times", ran)
 				}

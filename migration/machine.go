@@ -73,10 +73,16 @@ type DestinationMachine interface {
 	// Run starts the vCPUs. It is called once, after every device's Load,
 	// when this side has become the owner.
 	Run() error
-	// Stop ends the vCPUs for good and waits for them to have left KVM_RUN.
-	// It is called before guest memory is torn down when the migration
-	// fails after Run.
+	// Stop ends, for good, the vCPUs of a machine that has never run, and
+	// waits for them. It is called before guest memory is torn down.
 	Stop()
+	// Abandon says that the guest, which has run here, is lost: err, a
+	// *[LostError], says why. Its vCPUs are to be stopped, but not to be
+	// waited for: they may wait in the kernel for a page that never comes,
+	// where no signal reaches them. What is missing is kept from them as
+	// long as the process lives, so that nothing of the machine may be
+	// freed: the process is to end.
+	Abandon(err error)
 	// VCPUThreads gives the kernel thread id of each vCPU, by vCPU index,
 	// so that time spent waiting for a page is put to the right one.
 	// Valid once Run has returned.

@@ -132,6 +132,8 @@ func (m *testMachine) Stop() {
 	}
 }
 
+func (m *testMachine) Abandon(error) { m.running.Store(false) }
+
 func (m *testMachine) VCPUThreads() []int { return m.threads }
 
 // fill writes a page's number and a pattern into every page but each fifth,

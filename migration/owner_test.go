@@ -25,6 +25,8 @@ type ledger struct {
 	taken   int // back
 	ran     int
 	stopped int
+	// abandoned: the destination could not go on after it had run.
+	abandoned int
 }
 
 func (l *ledger) change(f func()) {
@@ -75,6 +77,11 @@ func (m destSide) Run() error {
 func (m destSide) Stop() {
 	m.testMachine.Stop()
 	m.l.change(func() { m.l.stopped++; m.l.dest = false })
+}
+
+func (m destSide) Abandon(err error) {
+	m.testMachine.Abandon(err)
+	m.l.change(func() { m.l.abandoned++; m.l.dest = false })
 }
 
 // receiver is a destination that runs in the background.

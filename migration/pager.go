@@ -87,8 +87,8 @@ func (p *pager) start(failed func(error)) {
 	})
 }
 
-// stop ends the reader. It is called when every page is in place, or when the
-// vCPUs are stopped for good: a page touched after it is never fetched.
+// stop ends the reader. It is called when every page is in place, or when no
+// more will come: a page touched after it is never fetched.
 func (p *pager) stop() {
 	p.fd.Interrupt()
 	p.reader.Wait()
@@ -355,12 +355,19 @@ func (p *pager) release() error {
 }
 
 // abort ends the pager with pages missing: whoever waits for one in this
-// program gets err. The vCPUs are stopped already, so that no page that is
-// missing can ever read as zeros to the guest.
+// program gets err. No vCPU has ever run, so that no page that is missing can
+// read as zeros to the guest.
 func (p *pager) abort(err error) {
+	p.forsake(err)
+	_ = p.fd.Close()
+}
+
+// forsake is abort with vCPUs that have run, and may be waiting for a page in
+// the kernel: the userfaultfd stays open for as long as the process lives, so
+// that they never see anything else in its place.
+func (p *pager) forsake(err error) {
 	for _, b := range p.blocks {
 		b.Fail(err)
 	}
 	p.stop()
-	_ = p.fd.Close()
 }

@@ -160,9 +160,11 @@ func (a *API) wait(w http.ResponseWriter, r *http.Request) {
 	}
 	select {
 	case <-vm.Done():
-		writeJSON(w, http.StatusOK, vm.ExitStatus())
+	case <-vm.Lost():
 	case <-r.Context().Done():
+		return
 	}
+	writeJSON(w, http.StatusOK, vm.ExitStatus())
 }
 
 // readJSON reads a request's body, strictly and bounded. An empty body leaves

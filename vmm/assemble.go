@@ -25,6 +25,7 @@ func assemble(ctx context.Context, config Config, state State, o Options) (*VM, 
 		state:  state,
 		cpus:   newCPUSet(nil),
 		done:   make(chan struct{}),
+		lost:   make(chan struct{}),
 	}
 	for _, step := range []func() error{
 		vm.openKVM,

@@ -6,7 +6,8 @@ package vmm
 //	   │                                 │       └─ TakeBack ─┐
 //	   └── Stay ◀── Resume ◀─────────────┴────────────────────┘
 //
-// Destination: NewIncoming, Devices' Load, Run, Settle; Stop if it fails.
+// Destination: NewIncoming, Devices' Load, Run, Settle; Stop if it fails before
+// Run, Abandon after it.
 
 // Depart begins a migration from here. Until Stay or Gone the VM's user can
 // neither pause nor resume it, nor begin another migration.
@@ -90,6 +91,22 @@ func (vm *VM) Run() error {
 	}
 	return nil
 }
+
+// Abandon gives up a VM that has run here and is lost, since memory that it
+// needs will never come. Its vCPUs are told to stop, and not waited for: one
+// that waits for such memory may never come out of KVM_RUN. Nothing of the VM
+// may be freed then, and the process is to end.
+func (vm *VM) Abandon(why error) {
+	vm.end(why, why.Error())
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	// However it was to end before.
+	vm.outcome, vm.reason = why, why.Error()
+	close(vm.lost)
+}
+
+// Lost is closed when the VM is lost: see Abandon.
+func (vm *VM) Lost() <-chan struct{} { return vm.lost }
 
 // Settle ends the postcopy state of a VM that has arrived: no page is missing
 // any more, and the source is not needed.

@@ -165,10 +165,14 @@ func (vm *VM) PowerOff() error {
 }
 
 // Stop ends the VM whatever state it is in, and returns when every vCPU has
-// left KVM_RUN for good. A VM that has ended is left as it is.
+// left KVM_RUN for good, or the VM is lost. A VM that has ended is left as it
+// is.
 func (vm *VM) Stop() {
 	vm.end(nil, "killed")
-	<-vm.done
+	select {
+	case <-vm.done:
+	case <-vm.lost:
+	}
 }
 
 // end makes the VM end: the first call decides how. It does not wait, so that

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"microvm/kvm"
+	"microvm/migration"
 )
 
 // How a VM may end, besides powering off, being stopped or having migrated,
@@ -24,6 +25,7 @@ var (
 const (
 	ExitDone       = 0
 	ExitError      = 1
+	ExitLost       = 7 // it ran here, and needs memory that is gone
 	ExitGuestReset = 32
 	ExitGuestCrash = 33
 	ExitGuestPanic = 34
@@ -34,6 +36,8 @@ func ExitCode(err error) int {
 	switch {
 	case err == nil:
 		return ExitDone
+	case errors.As(err, new(*migration.LostError)):
+		return ExitLost
 	case errors.Is(err, ErrReset):
 		return ExitGuestReset
 	case errors.Is(err, ErrCrash):

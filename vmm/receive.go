@@ -55,6 +55,25 @@ func (a *Arrival) Runs() <-chan *VM { return a.runs }
 // does so.
 func (a *Arrival) GiveUp() bool { return a.dest.GiveUp() }
 
+// Abandon has Receive wait no longer for a source that is not connected: see
+// [migration.Destination.Abandon].
+func (a *Arrival) Abandon() { a.dest.Abandon() }
+
+// Kill ends a VM that runs here, whatever that costs. If it needs its source,
+// and that is not connected, it is lost.
+func (a *Arrival) Kill() {
+	cutOff := a.dest.Phase() == migration.PhasePaused && a.vm.State() == StatePostcopy
+	a.dest.Abandon()
+	if cutOff {
+		select {
+		case <-a.vm.Lost():
+			return
+		case <-time.After(time.Second): // the source has just come back
+		}
+	}
+	a.vm.Stop() // the source hears of it
+}
+
 // Receive takes the VM in from whoever dials ln first, and returns when all of
 // it is here. An error before it ran means that it stays where it was; then
 // nothing is left behind here. A *migration.LostError means that it ran here

@@ -88,6 +88,7 @@ func (s *Server) serveConsole(ctx context.Context) {
 func (s *Server) Wait(ctx context.Context, vm *VM) error {
 	select {
 	case <-vm.Done():
+	case <-vm.Lost():
 	case <-ctx.Done():
 		vm.Stop()
 	}
@@ -96,7 +97,8 @@ func (s *Server) Wait(ctx context.Context, vm *VM) error {
 
 // Serve shows vm until it has ended, and returns how: see VM.Wait. ready is
 // called once others can reach the VM; run starts it there. When ctx ends, the
-// VM is stopped, whatever that costs. It takes over vm and closes both.
+// VM is stopped, whatever that costs. It takes over vm and closes both; of a VM
+// that is lost nothing can be freed.
 func (s *Server) Serve(ctx context.Context, vm *VM, ready func() error) error {
 	s.API.Attach(vm)
 	err := ready()
@@ -109,7 +111,13 @@ func (s *Server) Serve(ctx context.Context, vm *VM, ready func() error) error {
 		exit = ExitStatus{Code: ExitCode(err), Reason: err.Error()}
 	}
 	s.log.Info("the VM has ended", "vm", vm.Name(), "how", exit.Reason)
-	if closing := errors.Join(s.Close(exit), vm.Close()); closing != nil {
+	closing := s.Close(exit)
+	select {
+	case <-vm.Lost():
+	default:
+		closing = errors.Join(closing, vm.Close())
+	}
+	if closing != nil {
 		s.log.Error("cleaning up after the VM", "vm", vm.Name(), "err", closing)
 	}
 	return err

@@ -77,6 +77,7 @@ type VM struct {
 	outcome error // what Wait returns
 	reason  string
 	done    chan struct{} // closed when no vCPU runs any more, for good
+	lost    chan struct{} // closed by Abandon
 }
 
 // New builds a VM and loads its kernel. It does not run yet: see Start.
@@ -117,19 +118,20 @@ func (vm *VM) Done() <-chan struct{} { return vm.done }
 
 // Wait returns when the VM has ended. It returns nil if the guest powered
 // off, the VM was stopped or has migrated, else ErrReset, ErrGuestPanic, a
-// *CrashError, or the context's error.
+// *CrashError, what Abandon was given, or the context's error.
 func (vm *VM) Wait(ctx context.Context) error {
 	select {
 	case <-vm.done:
-		vm.mu.Lock()
-		defer vm.mu.Unlock()
-		return vm.outcome
+	case <-vm.lost:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return vm.outcome
 }
 
-// ExitStatus says how the VM ended. Preconditions: Done is closed.
+// ExitStatus says how the VM ended. Preconditions: Done or Lost is closed.
 func (vm *VM) ExitStatus() ExitStatus {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()

@@ -465,27 +465,42 @@ func TestAConnectionThatBreaksAfterRunIsOpenedAgain(t *testing.T) {
 }
 
 // Pages that were at the source only are gone for good. The guest goes on with
-// those it has, and never runs without the others; to end it is for a person.
+// those it has, and never runs without the others; to end it is for a person,
+// who is told that it is lost, even if a vCPU waits for such a page and does not
+// come out of the kernel.
 func TestASourceThatIsKilledAfterRunTakesNoMoreThanItsPages(t *testing.T) {
-	h := newHost(t)
-	source := h.boot("a", modest)
-	dest, addr := h.receive("--name", "b", "--recover", "100ms")
-	relay := newRelay(t, addr, "RAM", 64<<20)
-	migrate := h.start("migrate", "a", relay.addr, "--postcopy")
-	relay.awaitHeld()
-	source.kill()
-	relay.cut()
-	migrate.wait(exitFailure)
-	dest.goesOn(10)
-	if got := h.state("b"); got != "postcopy" {
-		t.Errorf("it is %q at the destination", got)
-	}
-	dest.signal(unix.SIGTERM)
-	dest.goesOn(3)
-	dest.signal(unix.SIGTERM) // the second one is meant
-	dest.wait(0)
-	if text := screens(dest); strings.Contains(text, "BAD") || strings.Contains(text, "PANIC") {
-		t.Errorf("the guest ran without its memory: %q", text)
+	for _, c := range []struct{ name, guest string }{{"a guest that waits", busy}, {"a guest that goes on", modest}} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHost(t)
+			source := h.boot("a", c.guest)
+			dest, addr := h.receive("--name", "b", "--recover", "100ms")
+			relay := newRelay(t, addr, "RAM", 64<<20)
+			migrate := h.start("migrate", "a", relay.addr, "--postcopy")
+			relay.awaitHeld()
+			source.kill()
+			relay.cut()
+			migrate.wait(exitFailure)
+			dest.awaitError("migration paused")
+			if c.guest == modest {
+				dest.goesOn(10)
+			}
+			if got := h.state("b"); got != "postcopy" {
+				t.Errorf("it is %q at the destination", got)
+			}
+			dest.signal(unix.SIGTERM)
+			dest.awaitError("not stopped")
+			if c.guest == modest {
+				dest.goesOn(3)
+			}
+			dest.signal(unix.SIGTERM) // the second one is meant
+			dest.wait(vmm.ExitLost)
+			if text := dest.stderr.String(); !strings.Contains(text, "cannot go on") {
+				t.Errorf("it does not say that the guest is lost: %s", text)
+			}
+			if text := screens(dest); strings.Contains(text, "BAD") || strings.Contains(text, "PANIC") {
+				t.Errorf("the guest ran without its memory: %q", text)
+			}
+		})
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,9 +17,6 @@ import (
 	"microvm/vmm"
 )
 
-// exitLost says that the VM is lost.
-const exitLost = 7
-
 var receiveCommand = command{
 	name:    "receive",
 	summary: "Take in a VM from another host and run it",
@@ -35,11 +31,21 @@ and waits for the others as long as it takes: nothing is lost while its source
 holds them (microvm migrate VM --resume, there). --recover is how long to wait
 for a source that is not needed, or that never let the VM run here.
 
+A first SIGINT, SIGTERM or SIGHUP ends the VM unless part of it is at the source
+still; a second one ends it in any case. Before the VM runs here a signal gives
+it up: the source keeps it. From the moment that this side is ready to run it,
+the source may have given it away already, and has to hear that it is not
+wanted: that is waited for, for as long as --recover says, or until a second
+signal. If the source has not heard, it keeps the VM paused; microvm migrate VM
+--resume there asks this side again, and once this side has ended, --take-back
+lets the VM run on there.
+
 Whoever can connect to the address can hand this host a VM: listen on a network
 that only the hosts of your VMs are on, or on a unix socket.
 
-Exit status: that of run, once the VM has run here; 7 it ran here and is lost;
-124 nothing came within --timeout.`,
+Exit status: that of run, once the VM has run here; 7 it ran here and is lost,
+since pages that it needs are gone or were given up; 1 it never ran here; 124
+nor within --timeout.`,
 	examples: []string{
 		"microvm receive --listen tcp:127.0.0.1:4444 --name b",
 		"microvm receive --listen unix:/run/microvm/in.sock --console socket",
@@ -102,32 +108,18 @@ func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) 
 	fmt.Fprintln(stdout, migration.ListenAddress(ln))
 	received := make(chan error, 1)
 	go func() { received <- a.Receive(ctx, ln) }()
-	var late <-chan time.Time
-	if r.timeout > 0 {
-		late = time.After(r.timeout)
-	}
-	select {
-	case err := <-received:
+	vm, err := r.await(a, signals, received)
+	if vm == nil {
 		return err
-	case <-late:
-		if a.GiveUp() {
-			return &exitError{status: exitTimeout, err: fmt.Errorf("no VM runs here after %v: %w", r.timeout, <-received)}
-		}
-	case <-signals:
-		if a.GiveUp() {
-			return <-received
-		}
-	case vm := <-a.Runs():
-		return r.serve(ctx, a, vm, received)
 	}
-	// It came to run in the very moment.
-	return r.serve(ctx, a, <-a.Runs(), received)
+	return r.serve(ctx, a, vm, received)
 }
 
 // serve shows a VM that runs here, until it has ended.
 func (r *reception) serve(ctx context.Context, a *vmm.Arrival, vm *vmm.VM, received <-chan error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	r.session.kill = func(*vmm.VM) { a.Kill() }
 	detach, err := r.session.attach(ctx, vm)
 	if err != nil {
 		// The guest is worth more than the terminal.
@@ -137,16 +129,7 @@ func (r *reception) serve(ctx context.Context, a *vmm.Arrival, vm *vmm.VM, recei
 	served := a.Server.Serve(ctx, vm, func() error { return nil })
 	detach()
 	if err := <-received; err != nil {
-		return lost(err)
+		return err
 	}
 	return outcome(served)
-}
-
-// lost gives a VM that is lost the exit status that says so.
-func lost(err error) error {
-	var l *migration.LostError
-	if errors.As(err, &l) {
-		return &exitError{status: exitLost, err: err}
-	}
-	return err
 }

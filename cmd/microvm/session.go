@@ -23,10 +23,12 @@ import (
 type session struct {
 	console *vmm.Console // nil with --console off
 	stdio   bool
+	kill    func(*vmm.VM) // what a second signal does
 }
 
 // newSession prepares for --console mode.
 func newSession(mode string) *session {
+	s := &session{kill: (*vmm.VM).Stop}
 	makeRoom()
 	switch mode {
 	case vmm.ConsoleStdio:
@@ -34,11 +36,11 @@ func newSession(mode string) *session {
 			// What is logged while the terminal is raw has to look right.
 			slog.SetDefault(slog.New(slog.NewTextHandler(lineEnds{os.Stderr}, nil)))
 		}
-		return &session{console: vmm.NewConsole(os.Stdout), stdio: true}
-	case vmm.ConsoleOff:
-		return &session{}
+		s.console, s.stdio = vmm.NewConsole(os.Stdout), true
+	case vmm.ConsoleSocket:
+		s.console = vmm.NewConsole(nil)
 	}
-	return &session{console: vmm.NewConsole(nil)}
+	return s
 }
 
 // makeRoom lets more of Go's threads run at once than there are CPUs. A vCPU in
@@ -58,7 +60,7 @@ func (s *session) attach(ctx context.Context, vm *vmm.VM) (detach func(), err er
 			return nil, err
 		}
 	}
-	stop := handleSignals(vm)
+	stop := handleSignals(vm, s.kill)
 	return func() {
 		stop()
 		restore()
@@ -115,9 +117,9 @@ func typeAll(ctx context.Context, c *vmm.Console, r io.Reader) error {
 	}
 }
 
-// handleSignals ends the VM at SIGINT, SIGTERM and SIGHUP. What it returns
-// stops that.
-func handleSignals(vm *vmm.VM) (stop func()) {
+// handleSignals ends the VM at SIGINT, SIGTERM and SIGHUP: the first powers it
+// off, the others kill it. What it returns stops that.
+func handleSignals(vm *vmm.VM, kill func(*vmm.VM)) (stop func()) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	go func() {
@@ -126,7 +128,7 @@ func handleSignals(vm *vmm.VM) (stop func()) {
 			if first {
 				go powerOff(vm)
 			} else {
-				go vm.Stop()
+				go kill(vm)
 			}
 			first = false
 		}

@@ -1,0 +1,46 @@
+package vmm
+
+import (
+	"errors"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"microvm/migration"
+)
+
+// A VM that is lost is over for everybody, and everybody is told so, whether
+// its vCPUs come out of the kernel or not. Nothing of it is freed before.
+func TestAVMThatIsLostIsOverForEverybody(t *testing.T) {
+	client, vm, served := serve(t, tinyConfig("beat=20"))
+	waiting := vm.cpus // as if one of them did not come
+	waiting.done.Add(1)
+	if _, err := client.Info(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stopping := make(chan struct{})
+	go func() { vm.Stop(); close(stopping) }()
+	why := &migration.LostError{Err: errors.New("the source burnt down")}
+	vm.Abandon(why)
+	if err := <-served; err != why {
+		t.Errorf("Serve: %v", err)
+	}
+	<-stopping
+	if exit := vm.ExitStatus(); exit.Code != ExitLost || !strings.Contains(exit.Reason, "burnt down") {
+		t.Errorf("%+v", exit)
+	}
+	api := NewAPI("test")
+	api.Attach(vm)
+	answer := httptest.NewRecorder()
+	api.Mux.ServeHTTP(answer, httptest.NewRequest("GET", "/v1/vm/wait", nil))
+	if text := answer.Body.String(); !strings.Contains(text, "burnt down") {
+		t.Errorf("whoever waits for it hears %q", text)
+	}
+	if _, err := vm.ram.View(0, vm.ram.Size()); err != nil {
+		t.Errorf("its memory is freed while a vCPU may need it: %v", err)
+	}
+	waiting.done.Done()
+	if err := vm.Close(); err != nil {
+		t.Error(err)
+	}
+}
