@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 var sumLine = regexp.MustCompile(`(?m)^sum ok (\d+) up ([0-9.]+)\r?$`)
@@ -36,40 +35,10 @@ func checkLinux(t *testing.T, text string) (rounds int) {
 	return rounds
 }
 
-// bootLinuxInTheEnd is bootLinux for a test that is not about booting: on a busy
-// host the lab's emulation now and then hangs a guest's kernel while it boots,
-// and then another is booted.
-func (h *host) bootLinuxInTheEnd(name, memory string, cpus int, job string) *process {
-	h.t.Helper()
-	const attempts, each = 3, 3 * time.Minute
-	for i := 1; ; i++ {
-		p := h.startLinux(name, memory, cpus, job)
-		if i == attempts {
-			p.awaitLine(linuxReady(cpus))
-			return p
-		}
-		for late := time.After(each); ; {
-			text, more := p.stdout.read()
-			if strings.Contains(text, linuxReady(cpus)) {
-				return p
-			}
-			select {
-			case <-more:
-				continue
-			case <-p.ended:
-			case <-late:
-			}
-			break
-		}
-		h.t.Logf("boot %d of at most %d did not come to its init:\n%s", i, attempts, tail(p.stdout.String()))
-		p.kill()
-	}
-}
-
 func TestLinuxGoesOnUnharmedWhereItMoves(t *testing.T) {
 	const rounds = 6
 	h := newHost(t)
-	source := h.bootLinuxInTheEnd("a", "512M", 2, "mv.job=checksum mv.fill=160 mv.rounds="+strconv.Itoa(rounds))
+	source := h.bootLinux("a", "512M", 2, "mv.job=checksum mv.fill=160 mv.rounds="+strconv.Itoa(rounds))
 	source.await("a checksum", func(text string) bool { return sumLine.MatchString(text) })
 	dest, addr := h.receive("--name", "b")
 	dest.patience = linuxPatience

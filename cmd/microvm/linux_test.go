@@ -18,17 +18,6 @@ const linuxPatience = 8 * time.Minute
 // is at its init. job is what it does then, in words of its command line.
 func (h *host) bootLinux(name, memory string, cpus int, job string) *process {
 	h.t.Helper()
-	p := h.startLinux(name, memory, cpus, job)
-	p.awaitLine(linuxReady(cpus))
-	return p
-}
-
-// linuxReady is how the line begins that the guest's init prints first.
-func linuxReady(cpus int) string { return fmt.Sprintf("GUEST READY cpus %d ", cpus) }
-
-// startLinux starts the VM and waits for nothing.
-func (h *host) startLinux(name, memory string, cpus int, job string) *process {
-	h.t.Helper()
 	kernel, initrd := os.Getenv("MICROVM_GUEST_KERNEL"), os.Getenv("MICROVM_GUEST_INITRD")
 	if kernel == "" || initrd == "" {
 		h.t.Skip("MICROVM_GUEST_KERNEL and MICROVM_GUEST_INITRD are not set; run this test in the lab: make lab")
@@ -36,6 +25,7 @@ func (h *host) startLinux(name, memory string, cpus int, job string) *process {
 	p := h.start("run", "--name", name, "-k", kernel, "-i", initrd, "-p", "console=ttyS0 panic=-1 "+job,
 		"-m", memory, "-c", fmt.Sprint(cpus))
 	p.patience = linuxPatience
+	p.awaitLine(fmt.Sprintf("GUEST READY cpus %d ", cpus))
 	return p
 }
 

@@ -45,7 +45,7 @@ func main() {
 	var verbose bool
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	flags.StringSliceVar(&only, "only", nil, "run only these passes: "+passNames())
-	flags.DurationVar(&deadline, "deadline", 20*time.Minute, "for everything together")
+	flags.DurationVar(&deadline, "deadline", 40*time.Minute, "for everything together")
 	flags.DurationVar(&fuzz, "fuzz", 0, "instead of the tests, run every fuzz target for this long")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "show the output of tests that pass too, as it comes")
 	if err := flags.Parse(os.Args[1:]); errors.Is(err, pflag.ErrHelp) {
