@@ -20,7 +20,8 @@ func newLimiter(bytes uint64) *limiter {
 	return &limiter{rate.NewLimiter(rate.Limit(bytes), limiterBurst)}
 }
 
-// wait returns when n more bytes may go out.
+// wait returns when n more bytes may go out, or when ctx has ended, with its
+// cause.
 func (l *limiter) wait(ctx context.Context, n int) error {
 	if l == nil {
 		return nil
@@ -28,7 +29,10 @@ func (l *limiter) wait(ctx context.Context, n int) error {
 	for n > 0 {
 		step := min(n, limiterBurst)
 		if err := l.r.WaitN(ctx, step); err != nil {
-			return err
+			// It says beforehand that there will not be enough time. What
+			// stops whoever waits is the deadline itself.
+			<-ctx.Done()
+			return context.Cause(ctx)
 		}
 		n -= step
 	}

@@ -85,6 +85,9 @@ func (p *precopy) run(ctx context.Context) error {
 		case verdictGiveUp:
 			return fmt.Errorf("%w: %s", ErrTimeout, why)
 		}
+		if s.throttle.after(m) {
+			s.opt.Log.Info("the guest is slowed down, since passes do not win", "percent", s.throttle.percent())
+		}
 	}
 }
 
@@ -177,6 +180,7 @@ func (p *precopy) collect() (uint64, error) {
 // last is what is left to do when the guest has stopped: to send what was
 // written since it was sent, or to have it dropped and sent by postcopy.
 func (p *precopy) last(ctx context.Context) error {
+	p.s.throttle.end() // it has stopped; if it runs here again, then at full speed
 	if _, err := p.collect(); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ type busyMachine struct {
 	stop    chan struct{}
 	stopped sync.WaitGroup
 	logging chan struct{} // closed when its dirty log begins
+	slow    atomic.Int32  // percent of its writes that it leaves out
 }
 
 func newBusyMachine(t *testing.T, size, busy uint64, rate time.Duration) *busyMachine {
@@ -53,6 +55,9 @@ func (m *busyMachine) work() {
 			case <-tick.C:
 			}
 			for range 16 {
+				if m.rng.Int32N(100) < m.slow.Load() {
+					continue
+				}
 				page := m.rng.Uint64N(m.bytes / wire.PageSize)
 				word[0] = pattern(page, 0) // so that the reader still knows it
 				word[7] = byte(m.rng.Uint32())

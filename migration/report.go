@@ -40,6 +40,8 @@ type Report struct {
 	// Passes of precopy, and why the last of them was the last.
 	Passes int    `json:"precopy_passes"`
 	Switch string `json:"switch"`
+	// Throttle is what AutoConverge did.
+	Throttle ThrottleReport `json:"throttle"`
 
 	RAM    RAMReport   `json:"ram"`
 	Faults FaultReport `json:"faults"`
@@ -63,6 +65,13 @@ type Downtime struct {
 	TransferNS int64 `json:"transfer_ns"` // on the way: package, LOADED, POSTCOPY_RUN
 	LoadNS     int64 `json:"load_ns"`     // userfaultfd armed, device state loaded
 	ResumeNS   int64 `json:"resume_ns"`   // vCPUs started
+}
+
+// ThrottleReport is by how much the guest was slowed down while precopy sent
+// its memory, and for how long in all. Zeros: it was not.
+type ThrottleReport struct {
+	MaxPercent int   `json:"max_percent"` // of the time kept from running, at most
+	TookNS     int64 `json:"took_ns"`
 }
 
 // RAMReport counts guest memory, in target pages of 4096 bytes.

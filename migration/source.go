@@ -21,10 +21,13 @@ type Options struct {
 	// TimeoutSwitches has Timeout, when it is over while memory is sent, end
 	// that and switch, instead of calling the migration off.
 	TimeoutSwitches bool
-	Rounds          int           // passes of precopy, at most; 0: as many as help
-	Downtime        time.Duration // that precopy aims at; 0: 300 ms
-	Bandwidth       uint64        // bytes/s while the guest runs here; 0: no limit
-	PushBandwidth   uint64        // bytes/s after the switch, but for pages that are waited for; 0: no limit
+	// AutoConverge has precopy slow the guest down, in steps, while passes do
+	// not get ahead of what it writes.
+	AutoConverge  bool
+	Rounds        int           // passes of precopy, at most; 0: as many as help
+	Downtime      time.Duration // that precopy aims at; 0: 300 ms
+	Bandwidth     uint64        // bytes/s while the guest runs here; 0: no limit
+	PushBandwidth uint64        // bytes/s after the switch, but for pages that are waited for; 0: no limit
 	// Recover is for how long to dial again when the connections broke after
 	// POSTCOPY_RUN; 0: not at all.
 	Recover time.Duration
@@ -48,6 +51,8 @@ type Source struct {
 	running  bool
 	sums     *checksummer
 	broke    error
+
+	throttle *throttle // nil without AutoConverge
 
 	phase  atomic.Value // Phase
 	ram    *outgoing
@@ -75,6 +80,10 @@ func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
 		s.opt.Log = slog.New(slog.DiscardHandler)
 	}
 	s.phase.Store(PhaseSetup)
+	var err error
+	if s.throttle, err = newThrottle(m, &s.opt); err != nil {
+		return nil, err
+	}
 	ram, err := newOutgoing(m.Blocks())
 	if err != nil {
 		return nil, err
@@ -97,6 +106,7 @@ func (s *Source) Status() Status {
 		PagesTotal: s.ram.total,
 		PagesLeft:  s.ram.total - s.ram.claimed.Load(),
 		BytesWire:  s.ram.wire.Load(),
+		Throttle:   s.throttle.percent(),
 	}
 	if r := s.remote.Load(); r != nil {
 		st.Faults = r.Faults.Count
@@ -165,6 +175,7 @@ func (s *Source) finish(rep *Report, err error) (*Report, error) {
 	if !s.switched.IsZero() {
 		rep.PostcopyNS = int64(time.Since(s.switched))
 	}
+	rep.Throttle = s.throttle.report()
 	rep.RAM.PagesZero = s.ram.zeroPages.Load()
 	rep.RAM.PagesPostcopy = s.ram.dataPages.Load() - rep.RAM.PagesPrecopy
 	rep.RAM.BytesWire = s.ram.wire.Load()
@@ -224,6 +235,7 @@ func (s *Source) leave(ctx context.Context, l *link) (*checksummer, error) {
 		}
 	}()
 	s.phase.Store(PhaseActive)
+	defer s.throttle.end()
 	p := newPrecopy(s, l, log)
 	if err := p.run(ctx); err != nil {
 		return nil, err

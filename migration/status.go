@@ -26,9 +26,10 @@ const (
 type Status struct {
 	Phase      Phase  `json:"phase"`
 	ElapsedNS  int64  `json:"elapsed_ns"`
-	PagesTotal uint64 `json:"pages_total"` // target pages
-	PagesLeft  uint64 `json:"pages_left"`  // not yet sent (source), not yet placed (destination)
-	BytesWire  uint64 `json:"bytes_wire"`  // sent (source), received (destination)
-	Faults     uint64 `json:"faults"`      // waits for a page so far
-	P99NS      int64  `json:"p99_ns"`      // of these waits
+	PagesTotal uint64 `json:"pages_total"`      // target pages
+	PagesLeft  uint64 `json:"pages_left"`       // not yet sent (source), not yet placed (destination)
+	BytesWire  uint64 `json:"bytes_wire"`       // sent (source), received (destination)
+	Throttle   int    `json:"throttle_percent"` // of the time that the guest is kept from running
+	Faults     uint64 `json:"faults"`           // waits for a page so far
+	P99NS      int64  `json:"p99_ns"`           // of these waits
 }

@@ -16,8 +16,8 @@ type wish uint8
 
 const (
 	wishPause wish = iota // stay out of KVM_RUN, until another wish
-	wishRun
-	wishStop // leave for good
+	wishRun               // in the time that throttle leaves
+	wishStop              // leave for good
 )
 
 // A cpuSet is the vCPUs of a VM and what they are wished to do: the only
@@ -51,6 +51,11 @@ type cpuSet struct {
 	held  int           // how many wait in hold
 	live  int           // how many threads there are
 	quiet chan struct{} // closed when held == live; nil if nobody waits for it
+	// Of throttle, guarded by mu too: the share of time not to run, whether
+	// this is part of it, and what wakes alternate, nil without that.
+	percent   int
+	still     bool
+	throttled chan struct{}
 
 	cpus []*vcpu
 	done sync.WaitGroup
@@ -93,7 +98,7 @@ func (s *cpuSet) hold(c *vcpu) bool {
 	defer s.mu.Unlock()
 	s.held++
 	s.checkQuiet()
-	for s.wish == wishPause {
+	for s.wish == wishPause || (s.wish == wishRun && s.still) {
 		s.cond.Wait()
 	}
 	s.held--

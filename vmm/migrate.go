@@ -33,6 +33,9 @@ type MigrateRequest struct {
 	// TimeoutSwitches has the guest run at the destination when Timeout is
 	// over while memory is sent, instead of calling the migration off.
 	TimeoutSwitches bool `json:"timeout_switches,omitempty"`
+	// AutoConverge has precopy slow the guest down while passes do not get
+	// ahead of what it writes.
+	AutoConverge bool `json:"auto_converge,omitempty"`
 	// Of precopy and hybrid: passes at most, 0 as many as help; and what
 	// precopy aims at.
 	Rounds   int           `json:"rounds,omitempty"`
@@ -150,7 +153,7 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 	source, err := migration.NewSource(vm, dest, migration.Options{
 		VM: vm.Name(), Mode: migration.Mode(req.Mode), Verify: req.Verify,
 		Timeout: req.Timeout, TimeoutSwitches: req.TimeoutSwitches, Recover: req.Recover,
-		Rounds: req.Rounds, Downtime: req.Downtime, Bandwidth: req.Bandwidth, PushBandwidth: req.PushBandwidth,
+		AutoConverge: req.AutoConverge, Rounds: req.Rounds, Downtime: req.Downtime, Bandwidth: req.Bandwidth, PushBandwidth: req.PushBandwidth,
 		Log: d.log,
 	})
 	if err != nil {

@@ -158,13 +158,19 @@ func TestAGuestSurvivesAHostThatChangesItsAddressOnTheWay(t *testing.T) {
 // awaitPhase waits until the migration of a VM is in a phase.
 func (h *host) awaitPhase(name string, phase migration.Phase) {
 	h.t.Helper()
+	h.awaitStatus(name, string(phase))
+}
+
+// awaitStatus waits until migrate-status says something of a VM.
+func (h *host) awaitStatus(name, words string) {
+	h.t.Helper()
 	for late := time.Now().Add(patience); ; {
 		r := h.run("migrate-status", name)
-		if strings.Contains(r.stdout, string(phase)) {
+		if strings.Contains(r.stdout, words) {
 			return
 		}
 		if time.Now().After(late) {
-			h.t.Fatalf("VM %s does not come to phase %s: %s%s", name, phase, r.stdout, r.stderr)
+			h.t.Fatalf("the migration of VM %s does not get to %q: %s%s", name, words, r.stdout, r.stderr)
 		}
 	}
 }

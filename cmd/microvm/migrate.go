@@ -38,7 +38,11 @@ however much the guest writes; this end must stay up until all pages are there.
 --mode hybrid: memory is sent while the guest runs here, pass after pass, and
 when another pass would not help the rest goes by postcopy: fewer faults, the
 same promise. --mode precopy: all of memory is sent before the guest runs
-there; a guest that writes faster than the link never gets that far.
+there; a guest that writes faster than the link never gets that far, unless
+--auto-converge slows it down: after each pass that left more than half of what
+it sent to be sent again, its vCPUs are kept from running for more of the time,
+20 % at first, then 10 more, up to 99. They run at full speed again at the end,
+whatever that is. --mode hybrid switches instead of that.
 
 Ctrl-C cancels while the guest still runs here. After that it only leaves the
 migration to itself; microvm migrate-status VM shows how it goes.
@@ -57,6 +61,7 @@ broke after the guest began to run there, and was not to be had again within
 		"microvm migrate a tcp:192.0.2.7:4444 --postcopy",
 		"microvm migrate a unix:/tmp/in.sock --postcopy --verify --report json",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode hybrid --bandwidth 1G",
+		"microvm migrate a tcp:192.0.2.7:4444 --mode precopy --auto-converge --timeout 10m",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode precopy --timeout 60s --on-timeout postcopy",
 		"microvm migrate a tcp:198.51.100.7:4444 --resume",
 	},
@@ -68,6 +73,7 @@ broke after the guest began to run there, and was not to be had again within
 		flags.BoolVar(&postcopy, "postcopy", false, "the same as --mode postcopy")
 		flags.StringVar(&m.req.Mode, "mode", "", "postcopy, hybrid or precopy")
 		flags.IntVar(&m.req.Rounds, "precopy-rounds", 0, "passes over memory while the guest runs here, at most (default as many as help)")
+		flags.BoolVar(&m.req.AutoConverge, "auto-converge", false, "with --mode precopy: slow the guest down, in steps, while passes do not win")
 		flags.DurationVar(&m.req.Downtime, "downtime", 300*time.Millisecond, "what precopy aims at")
 		flags.BoolVar(&m.req.Verify, "verify", false, "compare a checksum of every page on both sides")
 		flags.DurationVar(&m.req.Timeout, "timeout", 0, "give up if the guest does not run at the destination by then (default never)")
@@ -105,6 +111,9 @@ broke after the guest began to run there, and was not to be had again within
 				}
 			default:
 				return usagef("--mode %s: has to be postcopy, hybrid or precopy", m.req.Mode)
+			}
+			if m.req.AutoConverge && m.req.Mode != string(migration.ModePrecopy) {
+				return usagef("--auto-converge goes with --mode precopy only: the others end without slowing the guest down")
 			}
 			if onTimeout != "cancel" && onTimeout != "postcopy" {
 				return usagef("--on-timeout %s: has to be cancel or postcopy", onTimeout)

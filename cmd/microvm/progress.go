@@ -83,6 +83,9 @@ func (r *rate) line(s migration.Status) string {
 			line += fmt.Sprintf("  %v to go", left.Round(100*time.Millisecond))
 		}
 	}
+	if s.Throttle > 0 {
+		line += fmt.Sprintf("  guest slowed by %d %%", s.Throttle)
+	}
 	if s.P99NS > 0 {
 		line += fmt.Sprintf("  p99 fault %v", roundTo3(time.Duration(s.P99NS)))
 	}

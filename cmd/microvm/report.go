@@ -32,6 +32,9 @@ func printReport(w io.Writer, r *migration.Report) error {
 	if r.Passes > 0 {
 		row("precopy", "%v, %d passes, %d pages sent, %d of them dropped again", ns(r.PrecopyNS), r.Passes, r.RAM.PagesPrecopy, r.RAM.PagesDiscarded)
 	}
+	if r.Throttle.MaxPercent > 0 {
+		row("slowed down", "for %v, by up to %d %%", ns(r.Throttle.TookNS), r.Throttle.MaxPercent)
+	}
 	if r.Switch != "" {
 		row("switch", "%s", r.Switch)
 	}
