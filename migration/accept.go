@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,33 +27,56 @@ type session struct {
 	id      wire.ID
 	main    net.Conn
 	urgent  net.Conn
+	multi   []net.Conn
 	resumed bool // goes on with a migration whose connections broke
 }
 
 func (s *session) close() {
-	s.main.Close()
-	s.urgent.Close()
+	for _, c := range append([]net.Conn{s.main, s.urgent}, s.multi...) {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
+
+// missing names the channels that have yet to come; "" is none.
+func (s *session) missing() string {
+	var out []string
+	if s.urgent == nil {
+		out = append(out, wire.RoleUrgent.String())
+	}
+	for i, c := range s.multi {
+		if c == nil {
+			out = append(out, fmt.Sprintf("%s %d", wire.RoleMulti, i))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // acceptor turns whoever connects into a session: one main channel, then the
-// urgent channel of the same migration. It goes on for as long as the listener
+// other channels of the same migration, in any order. It goes on for as long as the listener
 // is open, so that a stranger or a second source is told why it is refused, and
 // so that the one source may come back when its connections broke. That it
 // dials again says that they did, even if this side has not noticed.
 type acceptor struct {
 	log      *slog.Logger
+	limit    int           // of connections for bulk
 	sessions chan *session // holds one: the newest that nobody has taken yet
 
-	mu       sync.Mutex
-	id       wire.ID
-	main     net.Conn // accepted and waiting for its urgent channel, or in use
-	resuming bool     // main was opened to go on
-	begun    bool     // a session of id has been handed out
-	newest   *session // the last one handed out
+	mu     sync.Mutex
+	id     wire.ID
+	half   *session // has its main channel, and waits for others
+	begun  bool     // a session of id has been handed out
+	newest *session // the last one handed out
 }
 
-func newAcceptor(log *slog.Logger) *acceptor {
-	return &acceptor{log: log, sessions: make(chan *session, 1)}
+// newAcceptor makes one for sources that spread bulk over up to limit
+// connections; 0 is no limit of its own.
+func newAcceptor(log *slog.Logger, limit int) *acceptor {
+	if limit == 0 {
+		limit = MaxConnections
+	}
+	return &acceptor{log: log, limit: limit, sessions: make(chan *session, 1)}
 }
 
 // acceptPause is how long to wait when a connection could not be accepted, such
@@ -126,19 +150,27 @@ func (a *acceptor) admit(c net.Conn, h wire.Hello) error {
 	}
 	c.SetDeadline(time.Time{})
 	tune(c, h.Role)
-	if h.Role == wire.RoleMain {
+	switch h.Role {
+	case wire.RoleMain:
 		if a.newest != nil {
 			a.newest.close()
 		}
-		if a.main != nil {
-			a.main.Close()
+		if a.half != nil {
+			a.half.close()
 		}
-		a.id, a.main, a.resuming = h.ID, c, h.Resume
-		time.AfterFunc(greetTimeout, func() { a.abandon(c) })
+		half := &session{id: h.ID, main: c, multi: make([]net.Conn, h.Multi), resumed: h.Resume}
+		a.id, a.half = h.ID, half
+		time.AfterFunc(greetTimeout, func() { a.abandon(half) })
+		return nil
+	case wire.RoleUrgent:
+		a.half.urgent = prompt(c)
+	case wire.RoleMulti:
+		a.half.multi[h.Index] = c
+	}
+	if a.half.missing() != "" {
 		return nil
 	}
-	a.newest = &session{id: h.ID, main: a.main, urgent: prompt(c), resumed: h.Resume}
-	a.begun, a.main = true, nil
+	a.newest, a.half, a.begun = a.half, nil, true
 	select {
 	case <-a.sessions: // closed above
 	default:
@@ -150,31 +182,48 @@ func (a *acceptor) admit(c net.Conn, h wire.Hello) error {
 // judge says why a channel is not wanted. a.mu is held.
 func (a *acceptor) judge(h wire.Hello) error {
 	switch {
-	case h.Role != wire.RoleMain && h.Role != wire.RoleUrgent:
+	case h.Role != wire.RoleMain && h.Role != wire.RoleUrgent && h.Role != wire.RoleMulti:
 		return fmt.Errorf("%s is unknown to this version (%d)", h.Role, wire.Version)
-	case h.Index != 0:
+	case h.Index != 0 && h.Role != wire.RoleMulti:
 		return fmt.Errorf("%s channel %d: there is only number 0", h.Role, h.Index)
-	case h.Role == wire.RoleMain && h.Resume && !(a.begun && h.ID == a.id):
+	case h.Role != wire.RoleMain:
+		return a.judgeFollower(h)
+	case int(h.Multi) > a.limit:
+		return fmt.Errorf("the source spreads memory over %d connections, this side takes at most %d: use fewer there (migrate --connections), or allow more here (receive --max-connections)", h.Multi, a.limit)
+	case h.Resume && !(a.begun && h.ID == a.id):
 		return errors.New("no migration of that id is under way here")
-	case h.Role == wire.RoleMain && !h.Resume && (a.begun || a.main != nil):
+	case !h.Resume && (a.begun || a.half != nil):
 		return errors.New("a migration is under way here already; only one VM can be received at a time")
-	case h.Role == wire.RoleUrgent && a.main == nil:
-		return errors.New("an urgent channel without its main channel, or a second one")
-	case h.Role == wire.RoleUrgent && (h.ID != a.id || h.Resume != a.resuming):
-		return errors.New("a channel of another migration")
 	}
 	return nil
 }
 
-// abandon gives up a main channel whose urgent channel never came, so that it
-// does not keep everybody else out.
-func (a *acceptor) abandon(c net.Conn) {
+// judgeFollower does so for a channel that is not main.
+func (a *acceptor) judgeFollower(h wire.Hello) error {
+	switch {
+	case a.half == nil:
+		return fmt.Errorf("a channel (%s) without its main channel, or a second one", h.Role)
+	case h.ID != a.id || h.Resume != a.half.resumed:
+		return errors.New("a channel of another migration")
+	case int(h.Multi) != len(a.half.multi):
+		return fmt.Errorf("%s channel %d: it says that there are %d multi channels, the main channel said %d", h.Role, h.Index, h.Multi, len(a.half.multi))
+	case h.Role == wire.RoleMulti && int(h.Index) >= len(a.half.multi):
+		return fmt.Errorf("multi channel %d: the main channel announced %d, counted from 0", h.Index, len(a.half.multi))
+	case h.Role == wire.RoleUrgent && a.half.urgent != nil, h.Role == wire.RoleMulti && a.half.multi[h.Index] != nil:
+		return fmt.Errorf("%s channel %d: a second one", h.Role, h.Index)
+	}
+	return nil
+}
+
+// abandon gives up a session of which not every channel came, so that it does
+// not keep everybody else out.
+func (a *acceptor) abandon(half *session) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.main == c {
-		a.log.Warn("migration channel closed: its urgent channel did not follow", "peer", peerName(c))
-		c.Close()
-		a.main = nil
+	if a.half == half {
+		a.log.Warn("migration channels closed: others did not follow", "missing", half.missing(), "peer", peerName(half.main))
+		half.close()
+		a.half = nil
 	}
 }
 
@@ -182,8 +231,8 @@ func (a *acceptor) abandon(c net.Conn) {
 func (a *acceptor) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.main != nil {
-		a.main.Close()
+	if a.half != nil {
+		a.half.close()
 	}
 	if a.newest != nil {
 		a.newest.close()

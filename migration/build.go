@@ -63,5 +63,6 @@ func (in *inbound) advise(body []byte) error {
 	}
 	d.pager.Store(p)
 	d.phase.Store(PhaseAdvise)
+	in.receiveMulti()
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 const (
 	// helloTimeout bounds the wait for a peer's first bytes.
 	helloTimeout = 10 * time.Second
-	// bulkUnsent bounds what waits in the main channel's socket without
+	// bulkUnsent bounds what waits in the socket of a channel for bulk without
 	// having been sent, in bytes: enough to keep the link busy while the
 	// pusher gathers its next batch, little enough that a page that somebody
 	// waits for and that is in there already is soon out.
@@ -88,12 +88,12 @@ func tune(c net.Conn, r wire.Role) {
 		}
 		_ = raw.Control(func(fd uintptr) {
 			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(deadPeer.Milliseconds()))
-			if r == wire.RoleMain {
+			if r != wire.RoleUrgent {
 				tuneBulk(int(fd))
 			}
 		})
 	case *net.UnixConn:
-		if r == wire.RoleMain {
+		if r != wire.RoleUrgent {
 			_ = c.SetWriteBuffer(bulkUnsent)
 		}
 	}

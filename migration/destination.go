@@ -22,7 +22,10 @@ type DestinationOptions struct {
 	// come back when a person has mended what broke, and to stop a guest
 	// that runs would lose it.
 	Recover time.Duration
-	Log     *slog.Logger // nil: nothing is logged
+	// MaxConnections is over how many connections the source may spread bulk
+	// RAM; 0 is as many as there can be.
+	MaxConnections int
+	Log            *slog.Logger // nil: nothing is logged
 }
 
 // Destination receives one VM.
@@ -145,7 +148,7 @@ func (d *Destination) Receive(ctx context.Context, ln net.Listener) error {
 			cancel(context.Cause(d.givenUp))
 		}
 	})()
-	acc := newAcceptor(d.log)
+	acc := newAcceptor(d.log, d.opt.MaxConnections)
 	var accepting sync.WaitGroup
 	accepting.Go(func() { acc.serve(ln) })
 	defer accepting.Wait()

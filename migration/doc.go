@@ -17,12 +17,13 @@
 // # Sequence
 //
 //	source                                   destination
-//	hello (main), hello (urgent)       ──▶
+//	hello: main, urgent, [multi...]    ──▶
 //	OPEN_RETURN_PATH, CONFIG           ──▶   build the machine, paused, or refuse
 //	POSTCOPY_ADVISE                    ──▶   arm userfaultfd on all of RAM
 //	PING, several times                ──▶
 //	                                   ◀──   PONG (the first: all is as it should be)
 //	[precopy, hybrid: RAM, in passes]  ──▶   put in place; what comes later replaces it
+//	[multi: SYNC, after each pass]     ──▶   the channels meet
 //	pause
 //	[hybrid: RAM_DISCARD...]           ──▶   drop what has changed since it was sent
 //	[precopy: RAM, what is left]       ──▶
@@ -33,10 +34,18 @@
 //	                                   ◀──   REQ_PAGES: somebody waits for a page
 //	RAM, on urgent, at once            ──▶   UFFDIO_COPY, which wakes them
 //	RAM, on main: all that is left     ──▶   UFFDIO_COPY
+//	[multi: SYNC]                      ──▶   the channels meet
 //	[verify: CHECKSUMS...]             ──▶
-//	COMPLETE, on urgent and main       ──▶   last page in: userfaultfd unregistered
+//	COMPLETE, on every channel         ──▶   last page in: userfaultfd unregistered
 //	                                   ◀──   STATS, SHUT 0
 //	END                                ──▶   nobody needs the other any more
+//
+// With Options.Connections above 1 bulk RAM goes by so many multi channels
+// instead of main. A page that is sent in two passes may go by two of them; so
+// the source ends each pass, and the push, by SYNC on all of them and on main,
+// and the destination deals with nothing that follows a SYNC on any channel
+// before all that precedes it on every channel. Main therefore says RAM_DISCARD,
+// PACKAGED and COMPLETE after what they are about.
 //
 // # Who owns the guest
 //
@@ -61,7 +70,7 @@
 // runs on, and its vCPUs stop only where they touch a page that is missing.
 // The source dials again, with the same id:
 //
-//	hello (main, resume), hello (urgent, resume) ──▶  whatever the old ones still carried is void
+//	hello: main, urgent, [multi...], resume      ──▶  whatever the old ones still carried is void
 //	POSTCOPY_RESUME                              ──▶
 //	                                             ◀──  RECV_BITMAP for each block: what has arrived
 //	                                             ◀──  RESUME_ACK: it runs here, or never got RUN
@@ -83,6 +92,7 @@
 //	fault thread     userfaultfd ─▶ REQ_PAGES   ─▶    return path reader ─▶ urgent
 //	urgent reader    urgent      ─▶ UFFDIO_COPY
 //	main reader      main        ─▶ UFFDIO_COPY  ◀─   pusher             ─▶ main
+//	[multi reader]   multi N     ─▶ UFFDIO_COPY  ◀─   [pusher N]         ─▶ multi N
 //	statistics       STATS                       ─▶   return path reader
 //	loader           devices, once
 //

@@ -74,7 +74,7 @@ func (s *Source) handOver(ctx context.Context, l *link, last func() error) (sums
 func (s *Source) sendRun(l *link) (written bool, err error) {
 	run := wire.Message(wire.TypeRun, nil)
 	n, err := l.main.Write(run)
-	s.ram.wire.Add(uint64(n))
+	s.ram.count(mainChannel, int64(n))
 	if n < len(run) {
 		return false, fmt.Errorf("POSTCOPY_RUN: %w", l.explain(err))
 	}

@@ -54,8 +54,8 @@ var (
 
 func TestAHostileDestinationBeforeRunCostsNothing(t *testing.T) {
 	for _, c := range []hostileDest{
-		{"hangs up at once", hangsUp, []string{"EOF"}},
-		{"hangs up the urgent channel, then main", func(d *rawDest) { d.urgent.Close(); d.main.Close() }, []string{"EOF"}},
+		{"hangs up at once", hangsUp, []string{"the destination closed"}},
+		{"hangs up the urgent channel, then main", func(d *rawDest) { d.urgent.Close(); d.main.Close() }, []string{"the destination closed"}},
 		{"a message that nobody knows", toPing(sends(wire.AppendHeader(nil, wire.Header{Type: 99}))), []string{"type 99"}},
 		{"PONG too long", toPing(sends(wire.AppendHeader(nil, wire.Header{Type: 2, Length: 5}))), []string{"PONG", "5 bytes"}},
 		{"another PONG", toPing(sends(pong(nil, 99))), []string{"PONG", "number 99, not 0"}},

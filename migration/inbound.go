@@ -19,6 +19,7 @@ type inbound struct {
 	back *returnPath
 
 	workers sync.WaitGroup
+	meeting *meeting      // of main and the multi channels
 	broken  chan error    // from workers; the first is what counts
 	over    chan struct{} // closed when the session is
 	// handshake: POSTCOPY_RESUME has yet to come, and nothing else may.
@@ -33,7 +34,8 @@ type inbound struct {
 func (d *Destination) serve(ctx context.Context, s *session) error {
 	in := &inbound{
 		d: d, s: s, back: newReturnPath(s.main),
-		broken: make(chan error, 4), over: make(chan struct{}), handshake: s.resumed,
+		meeting: newMeeting(1 + len(s.multi)),
+		broken:  make(chan error, 4), over: make(chan struct{}), handshake: s.resumed,
 	}
 	if d.machine != nil {
 		in.back.blocks = d.machine.Blocks()
@@ -235,6 +237,8 @@ func (in *inbound) control(ctx context.Context, r io.Reader, h wire.Header) (don
 			return false, err
 		}
 		return false, in.complete(ctx, c)
+	case wire.TypeSync:
+		return false, in.syncMain(ctx, r, body)
 	case wire.TypeResume:
 		return false, in.resume()
 	case wire.TypeEnd:

@@ -31,6 +31,9 @@ type link struct {
 
 	urgentMu sync.Mutex
 	urgent   net.Conn
+	multi    []net.Conn
+	lanes    []lane // for bulk: the multi channels, or main if there are none
+	syncs    uint32 // how many SYNCs were sent
 
 	pongs   chan uint32
 	loaded  chan uint64
@@ -43,9 +46,9 @@ type link struct {
 	err     error // why; valid after closed
 }
 
-func newLink(main, urgent net.Conn) *link {
+func newLink(main, urgent net.Conn, multi []net.Conn) *link {
 	l := &link{
-		main: prompt(main), urgent: urgent,
+		main: prompt(main), urgent: urgent, multi: multi, lanes: lanesOf(main, multi),
 		pongs:   make(chan uint32, 1),
 		loaded:  make(chan uint64, 1),
 		running: make(chan wire.Running, 1),
@@ -69,6 +72,9 @@ func (l *link) sayCancel(why error) {
 func (l *link) close() {
 	l.main.Close()
 	l.urgent.Close()
+	for _, c := range l.multi {
+		c.Close()
+	}
 }
 
 // listen reads the return path until it ends.
@@ -238,6 +244,6 @@ func (l *link) sendUrgent(o *outgoing, m []byte) error {
 	l.urgentMu.Lock()
 	defer l.urgentMu.Unlock()
 	n, err := l.urgent.Write(m)
-	o.wire.Add(uint64(n))
+	o.count(urgentChannel, int64(n))
 	return err
 }

@@ -18,10 +18,11 @@ type outgoing struct {
 	byName map[string]int
 	total  uint64 // target pages of all blocks
 
-	claimed   atomic.Uint64 // target pages sent or about to be
-	dataPages atomic.Uint64 // target pages sent as data, each time
-	zeroPages atomic.Uint64 // and as zeros
-	wire      atomic.Uint64 // bytes written to any channel
+	claimed   atomic.Uint64                                // target pages sent or about to be
+	dataPages atomic.Uint64                                // target pages sent as data, each time
+	zeroPages atomic.Uint64                                // and as zeros
+	wire      atomic.Uint64                                // bytes written to any channel
+	channels  [multiChannels + wire.MaxMulti]atomic.Uint64 // and to each, by its place among them
 	// hint is where somebody waited last: block in the upper 16 bits, host
 	// page below, plus one so that 0 means nowhere.
 	hint atomic.Uint64
@@ -56,6 +57,19 @@ func newOutgoing(blocks []*memslot.Block) (*outgoing, error) {
 		o.total += b.Size() / wire.PageSize
 	}
 	return o, nil
+}
+
+// The places of a migration's channels: each multi channel follows.
+const (
+	mainChannel = iota
+	urgentChannel
+	multiChannels
+)
+
+// count notes that n bytes were written to a channel.
+func (o *outgoing) count(channel int, n int64) {
+	o.wire.Add(uint64(n))
+	o.channels[channel].Add(uint64(n))
 }
 
 // claim takes a host page, and tells whether it was still free.
@@ -94,6 +108,7 @@ func isZero(mem []byte) bool {
 // batch gathers runs of pages that go out in one system call.
 type batch struct {
 	o       *outgoing
+	channel int // that it goes out on
 	bufs    net.Buffers
 	headers []byte // backing of the RAM messages' headers; never grows
 	bytes   int    // of payload
@@ -110,9 +125,10 @@ const (
 	batchRuns  = 64
 )
 
-func newBatch(o *outgoing) *batch {
+func newBatch(o *outgoing, channel int) *batch {
 	return &batch{
 		o:       o,
+		channel: channel,
 		bufs:    make(net.Buffers, 0, 2*batchRuns),
 		headers: make([]byte, 0, batchRuns*wire.RAMHeaderSize),
 	}
@@ -170,7 +186,7 @@ func (b *batch) send(c net.Conn) error {
 	b.seal()
 	bufs := b.bufs // WriteTo consumes what it is called on
 	n, err := bufs.WriteTo(c)
-	b.o.wire.Add(uint64(n))
+	b.o.count(b.channel, n)
 	b.sent = int(n)
 	clear(b.bufs)
 	b.bufs, b.headers, b.bytes = b.bufs[:0], b.headers[:0], 0

@@ -43,6 +43,10 @@ type pager struct {
 	// listening: the guest may run, so that a page that is in place may be
 	// newer than the one that comes. Before that what comes is newer.
 	listening atomic.Bool
+	// early is held, shared, by whoever puts pages in place before that, and
+	// alone for what must not happen at the same time: whatever the source
+	// sends on several channels, in whatever order.
+	early     sync.RWMutex
 	left      atomic.Int64 // target pages not in place yet
 	requested atomic.Uint64
 	finish    func()        // closes done, once
@@ -205,6 +209,10 @@ func (p *pager) place(block int, first, count uint64, data []byte) error {
 	}
 	off, length := first*wire.PageSize, count*wire.PageSize
 	if !p.listening.Load() {
+		p.early.RLock()
+		defer p.early.RUnlock()
+	}
+	if !p.listening.Load() {
 		p.sums.placed(block, first, count, data)
 		return p.replace(b, block, off, length, data)
 	}
@@ -250,6 +258,8 @@ func (p *pager) replace(b *memslot.Block, block int, off, length uint64, data []
 
 // discard drops target pages that the source has changed since it sent them.
 func (p *pager) discard(d wire.Discard) error {
+	p.early.Lock()
+	defer p.early.Unlock()
 	i := slices.IndexFunc(p.blocks, func(b *memslot.Block) bool { return b.Name() == d.Block })
 	if i < 0 {
 		return protocolError("RAM_DISCARD", "RAM block %q: there is none of that name", d.Block)
@@ -277,7 +287,9 @@ func (p *pager) discard(d wire.Discard) error {
 // listen begins postcopy: from here on faults are answered, and what is in
 // place stays.
 func (p *pager) listen(failed func(error)) {
+	p.early.Lock()
 	p.listening.Store(true)
+	p.early.Unlock()
 	if p.left.Load() == 0 {
 		p.finish()
 	}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"microvm/migration/wire"
 )
 
@@ -103,7 +105,10 @@ func (s *Source) push(l *link) error {
 }
 
 func (s *Source) pushAll(l *link) error {
-	if err := newPusher(s.ram, l, s.opt.PushBandwidth).run(); err != nil {
+	if err := s.ram.push(l, s.opt.PushBandwidth); err != nil {
+		return err
+	}
+	if err := s.sync(l); err != nil {
 		return err
 	}
 	count, err := s.sums.send(func(m []byte) error { return s.sendMain(l, m) })
@@ -112,6 +117,9 @@ func (s *Source) pushAll(l *link) error {
 	}
 	done := wire.Complete{DataPages: s.ram.dataPages.Load(), ZeroPages: s.ram.zeroPages.Load(), Checksums: count}.Append(nil)
 	if err := l.sendUrgent(s.ram, done); err != nil {
+		return err
+	}
+	if err := l.sendMulti(s.ram, done); err != nil {
 		return err
 	}
 	return s.sendMain(l, done)
@@ -129,8 +137,11 @@ func (s *Source) sayEnd(l *link) {
 
 // errShutEarly says that the destination closed in a way that is no success.
 func errShutEarly(err error) error {
-	if err == nil || errors.Is(err, io.EOF) {
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
 		return fmt.Errorf("the destination closed the connection: %w", io.ErrUnexpectedEOF)
+	case errors.Is(err, unix.ECONNRESET):
+		return fmt.Errorf("the destination closed the connection with data unread: %w", err)
 	}
 	return err
 }

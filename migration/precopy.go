@@ -16,16 +16,21 @@ import (
 // write after that is seen by the next pass, and pages ahead of the pass that
 // are written meanwhile are sent once.
 type precopy struct {
-	s     *Source
-	l     *link
-	log   DirtyLogger
-	batch *batch
-	pace  *limiter
+	s   *Source
+	l   *link
+	log DirtyLogger
+	out *spread
 	// dirty has the target pages that were logged and not cleared since.
 	dirty []*memslot.Bitmap
 	// finish: what is left goes with the guest stopped, not by postcopy.
 	finish bool
-	chunk  int // of the block that is being sent: cleared up to its end
+	// block, page and chunk are how far the pass has come; the log of the
+	// block is cleared up to the end of chunk. broken is why it went no
+	// further, if that is the log.
+	block  int
+	page   uint64
+	chunk  int
+	broken error
 	mask   [clearChunk / 64]uint64
 }
 
@@ -43,7 +48,8 @@ func (s *Source) dirtyLogger() (DirtyLogger, error) {
 }
 
 func newPrecopy(s *Source, l *link, log DirtyLogger) *precopy {
-	p := &precopy{s: s, l: l, log: log, batch: newBatch(s.ram), pace: newLimiter(s.opt.Bandwidth)}
+	p := &precopy{s: s, l: l, log: log}
+	p.out = newSpread(s.ram, l, s.opt.Bandwidth, p.take)
 	for _, b := range s.machine.Blocks() {
 		p.dirty = append(p.dirty, memslot.NewBitmap(b.Size()/wire.PageSize))
 	}
@@ -91,33 +97,47 @@ func (p *precopy) run(ctx context.Context) error {
 	}
 }
 
-// pass sends every page that the destination does not have as it is now.
+// pass sends every page that the destination does not have as it is now. What
+// is sent after it comes after it, on whatever channel.
 func (p *precopy) pass(ctx context.Context) error {
-	for i := range p.s.ram.blocks {
-		p.chunk = 0
-		if err := p.passBlock(ctx, i); err != nil {
-			return err
-		}
+	p.block, p.page, p.chunk = 0, 0, 0
+	err := p.out.run(ctx)
+	if err == nil {
+		err = p.s.sync(p.l)
 	}
-	return p.flush(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case p.broken != nil:
+		return p.broken
+	}
+	return p.l.explain(cause(ctx, err))
 }
 
-func (p *precopy) passBlock(ctx context.Context, block int) error {
-	b := &p.s.ram.blocks[block]
-	for page, ok := b.sent.NextClear(0); ok; page, ok = b.sent.NextClear(page + 1) {
-		if err := p.protect(block, (page+1)*b.perHost); err != nil {
-			return err
+// take claims the pages that go next, and has writes to them logged anew.
+func (p *precopy) take(pages []hostPage, room int) ([]hostPage, error) {
+	for p.block < len(p.s.ram.blocks) {
+		b := &p.s.ram.blocks[p.block]
+		page, ok := b.sent.NextClear(p.page)
+		if !ok {
+			p.block, p.page, p.chunk = p.block+1, 0, 0
+			continue
 		}
-		p.s.ram.claim(block, page)
+		if room <= 0 {
+			break
+		}
+		if p.broken = p.protect(p.block, (page+1)*b.perHost); p.broken != nil {
+			return pages, p.broken
+		}
+		p.s.ram.claim(p.block, page)
 		b.stale.Clear(page)
-		p.batch.add(block, page)
-		if p.batch.full() {
-			if err := p.flush(ctx); err != nil {
-				return err
-			}
-		}
+		pages = append(pages, hostPage{p.block, page})
+		room -= int(b.perHost) * wire.PageSize
+		p.page = page + 1
 	}
-	return nil
+	return pages, nil
 }
 
 // protect has the writes to target pages below end logged anew.
@@ -137,19 +157,6 @@ func (p *precopy) protect(block int, end uint64) error {
 			}
 		}
 		p.chunk++
-	}
-	return nil
-}
-
-func (p *precopy) flush(ctx context.Context) error {
-	if err := p.pace.wait(ctx, p.batch.bytes); err != nil {
-		return cause(ctx, err)
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err := p.batch.send(p.l.main); err != nil {
-		return p.l.explain(err)
 	}
 	return nil
 }

@@ -1,57 +1,33 @@
 package migration
 
-import (
-	"errors"
+import "microvm/migration/wire"
 
-	"microvm/migration/wire"
-)
-
-// pusher sends every page that nobody has asked for, so that the migration
-// ends. It goes on from where somebody waited last, because what is touched
-// next is often near; otherwise it follows the addresses.
+// pusher chooses, of the pages that nobody has asked for, which go next, so
+// that the migration ends. It goes on from where somebody waited last, because
+// what is touched next is often near; otherwise it follows the addresses.
 type pusher struct {
 	o     *outgoing
-	l     *link
-	batch *batch
-	pace  *limiter
 	block int
 	page  uint64
 	seen  uint64 // the hint that block and page come from
 }
 
-func newPusher(o *outgoing, l *link, bandwidth uint64) *pusher {
-	return &pusher{o: o, l: l, batch: newBatch(o), pace: newLimiter(bandwidth)}
+// push sends pages until every one is sent or claimed by an answer.
+func (o *outgoing) push(l *link, bandwidth uint64) error {
+	p := &pusher{o: o}
+	return newSpread(o, l, bandwidth, p.take).run(l.alive)
 }
 
-// errNotWanted ends a push whose receiver has said its last word.
-var errNotWanted = errors.New("the destination wants no more pages")
-
-// run pushes until every page is sent or claimed by an answer.
-func (p *pusher) run() error {
-	for {
-		select {
-		case <-p.l.closed: // broken, or no more pages are wanted
-			return errNotWanted
-		default:
-		}
-		// Before pages are claimed, so that nobody waits for one that is
-		// held back here.
-		if err := p.pace.wait(p.l.alive, p.batch.sent); err != nil {
-			return err
-		}
-		p.follow()
-		for !p.batch.full() && p.next() {
-			if p.o.claim(p.block, p.page) {
-				p.batch.add(p.block, p.page)
-			}
-		}
-		if p.batch.empty() {
-			return nil
-		}
-		if err := p.batch.send(p.l.main); err != nil {
-			return err
+// take claims the pages that go next.
+func (p *pusher) take(pages []hostPage, room int) ([]hostPage, error) {
+	p.follow()
+	for room > 0 && p.next() {
+		if p.o.claim(p.block, p.page) {
+			pages = append(pages, hostPage{p.block, p.page})
+			room -= int(p.o.blocks[p.block].perHost) * wire.PageSize
 		}
 	}
+	return pages, nil
 }
 
 // follow moves to where somebody waited last, if that is news.
@@ -87,7 +63,7 @@ type answerer struct {
 }
 
 func newAnswerer(o *outgoing, l *link) *answerer {
-	return &answerer{o: o, l: l, batch: newBatch(o), block: -1}
+	return &answerer{o: o, l: l, batch: newBatch(o, urgentChannel), block: -1}
 }
 
 // pages sends what req asks for and was not sent before, on the urgent channel.

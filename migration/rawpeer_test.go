@@ -16,6 +16,7 @@ import (
 type rawSource struct {
 	t            *testing.T
 	main, urgent net.Conn
+	multi        []net.Conn
 	back         *bufio.Reader
 	buf          []byte
 }
@@ -40,22 +41,34 @@ func helloOf(id wire.ID, role wire.Role) wire.Hello {
 	return wire.Hello{MinVersion: wire.Version, MaxVersion: wire.Version, ID: id, Role: role}
 }
 
-// newRawSource opens both channels to a.
+// newRawSource opens main and urgent channel to a.
 func newRawSource(t *testing.T, a Address) *rawSource {
+	t.Helper()
+	return newRawMultiSource(t, a, 0)
+}
+
+// newRawMultiSource opens multi channels besides.
+func newRawMultiSource(t *testing.T, a Address, multi int) *rawSource {
 	t.Helper()
 	id := newID()
 	s := &rawSource{t: t, buf: make([]byte, wire.MaxReturnBody)}
-	for _, role := range []wire.Role{wire.RoleMain, wire.RoleUrgent} {
-		c, w := open(t, a, helloOf(id, role))
+	channel := func(role wire.Role, index int) net.Conn {
+		t.Helper()
+		h := helloOf(id, role)
+		h.Index, h.Multi = uint8(index), uint8(multi)
+		c, w := open(t, a, h)
 		if w.Version != wire.Version {
-			t.Fatalf("%s channel refused: %s", role, w.Refusal)
+			t.Fatalf("%s channel %d refused: %s", role, index, w.Refusal)
 		}
-		if role == wire.RoleMain {
-			s.main, s.back = c, bufio.NewReader(c)
-		} else {
-			s.urgent = c
-		}
+		return c
 	}
+	s.main = channel(wire.RoleMain, 0)
+	s.back = bufio.NewReader(s.main)
+	// In an order of their own: only main has to be the first.
+	for i := range multi {
+		s.multi = append(s.multi, channel(wire.RoleMulti, i))
+	}
+	s.urgent = channel(wire.RoleUrgent, 0)
 	return s
 }
 

@@ -15,8 +15,9 @@ import (
 
 var seeds = flag.Int("migration.seeds", 40, "how many random ways of cutting connections to try")
 
-// cutter stands between a source and a destination and cuts all connections
-// whenever a random number of bytes has passed, a given number of times.
+// cutter stands between a source and a destination and cuts connections, all of
+// them or one, whenever a random number of bytes has passed, a given number of
+// times.
 type cutter struct {
 	ln     net.Listener
 	target Address
@@ -77,16 +78,16 @@ func (c *cutter) pass(dst, src net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := src.Read(buf)
-		pass := c.spend(n)
+		pass := c.spend(n, dst, src)
 		if _, werr := dst.Write(buf[:pass]); err != nil || werr != nil || pass < n {
 			return
 		}
 	}
 }
 
-// spend accounts for n bytes and tells how many of them may pass; it cuts
-// everything when the next cut is due.
-func (c *cutter) spend(n int) int {
+// spend accounts for n bytes of one connection and tells how many of them may
+// pass; it cuts when the next cut is due.
+func (c *cutter) spend(n int, dst, src net.Conn) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cuts == 0 || int64(n) < c.left {
@@ -98,10 +99,15 @@ func (c *cutter) spend(n int) int {
 	c.left = c.rng.Int64N(c.reach)
 	// What was to pass before the cut does, in this direction; the other
 	// loses what is in its buffer, as on a real network.
+	all := c.rng.IntN(3) > 0
 	time.AfterFunc(0, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.closeAll()
+		dst.Close()
+		src.Close()
+		if all {
+			c.closeAll()
+		}
 	})
 	return pass
 }
@@ -122,17 +128,18 @@ func TestCutAnywhereEndsInOneOfTwoWays(t *testing.T) {
 		cuts := 1 + rng.IntN(4)
 		// Some cut in the first bytes, where the handshakes are.
 		reach := int64(1) << (9 + rng.IntN(14))
-		completed := cutRun(t, seed, cuts, reach)
+		connections := 1 + 3*rng.IntN(2)
+		completed := cutRun(t, seed, cuts, reach, connections)
 		if testing.Verbose() {
-			t.Logf("seed %d: %d cuts within %d bytes: completed %v", seed, cuts, reach, completed)
+			t.Logf("seed %d: %d cuts within %d bytes, %d connections: completed %v", seed, cuts, reach, connections, completed)
 		}
 		if t.Failed() {
-			t.Fatalf("seed %d: %d cuts within %d bytes", seed, cuts, reach)
+			t.Fatalf("seed %d: %d cuts within %d bytes, %d connections", seed, cuts, reach, connections)
 		}
 	}
 }
 
-func cutRun(t *testing.T, seed uint64, cuts int, reach int64) (completed bool) {
+func cutRun(t *testing.T, seed uint64, cuts int, reach int64, connections int) (completed bool) {
 	const recover = 30 * time.Second
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -147,7 +154,7 @@ func cutRun(t *testing.T, seed uint64, cuts int, reach int64) (completed bool) {
 	received := make(chan error, 1)
 	go func() { received <- d.Receive(ctx, ln) }()
 	_, addr := newCutter(t, ListenAddress(ln), seed, cuts, reach)
-	s, err := NewSource(src, addr, Options{Verify: true, Recover: recover, Log: quietLog(t)})
+	s, err := NewSource(src, addr, Options{Verify: true, Connections: connections, Recover: recover, Log: quietLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

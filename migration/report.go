@@ -53,9 +53,12 @@ type Report struct {
 	VCPUBlocktimeNS   []int64 `json:"vcpu_blocktime_ns"`
 	DeviceBlocktimeNS int64   `json:"device_blocktime_ns"`
 
-	Channels   int   `json:"channels"`
-	Recoveries int   `json:"recoveries"`
-	Verified   *bool `json:"verified"` // nil: not asked for, or not known
+	Channels int `json:"channels"`
+	// ChannelBytes is what was written to each channel: main, urgent, and
+	// the multi channels in their order.
+	ChannelBytes []uint64 `json:"channel_bytes"`
+	Recoveries   int      `json:"recoveries"`
+	Verified     *bool    `json:"verified"` // nil: not asked for, or not known
 }
 
 // Downtime splits DowntimeNS into what it was spent on.

@@ -33,6 +33,7 @@ func (in *inbound) resume() error {
 		return err
 	}
 	in.workers.Go(in.urgent)
+	in.receiveMulti()
 	in.workers.Go(in.watchFate)
 	if phase == PhaseRunning {
 		in.watch()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
+	"sync"
 	"time"
 
 	"microvm/migration/wire"
@@ -12,20 +14,56 @@ import (
 // connect opens the channels and starts to read the return path.
 func (s *Source) connect(ctx context.Context, dest Address, resume bool) (*link, error) {
 	hello := wire.Hello{MinVersion: wire.Version, MaxVersion: wire.Version, ID: s.id, Role: wire.RoleMain, Resume: resume}
+	hello.Multi = uint8(s.multi())
 	main, err := dialChannel(ctx, dest, hello)
 	if err != nil {
 		return nil, err
 	}
-	hello.Role = wire.RoleUrgent
-	urgent, err := dialChannel(ctx, dest, hello)
+	rest, err := s.dialRest(ctx, dest, hello)
 	if err != nil {
 		main.Close()
 		return nil, err
 	}
-	l := newLink(main, urgent)
+	l := newLink(main, rest[0], rest[1:])
 	l.resume = resume
 	go l.listen(s)
 	return l, nil
+}
+
+// dialRest opens the channels that follow main, all at once: urgent, and the
+// multi channels. With an error there are none of them.
+func (s *Source) dialRest(ctx context.Context, dest Address, hello wire.Hello) ([]net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conns := make([]net.Conn, 1+s.multi())
+	var first error
+	var failed sync.Once
+	var dialling sync.WaitGroup
+	for i := range conns {
+		hello := hello
+		hello.Role = wire.RoleUrgent
+		if i > 0 {
+			hello.Role, hello.Index = wire.RoleMulti, uint8(i-1)
+		}
+		dialling.Go(func() {
+			c, err := dialChannel(ctx, dest, hello)
+			if err != nil {
+				failed.Do(func() { first = err; cancel() })
+				return
+			}
+			conns[i] = c
+		})
+	}
+	dialling.Wait()
+	if first == nil {
+		return conns, nil
+	}
+	for _, c := range conns {
+		if c != nil {
+			c.Close()
+		}
+	}
+	return nil, first
 }
 
 // setup has the destination built and checked, and measures the round trip.

@@ -28,6 +28,10 @@ type Options struct {
 	Downtime      time.Duration // that precopy aims at; 0: 300 ms
 	Bandwidth     uint64        // bytes/s while the guest runs here; 0: no limit
 	PushBandwidth uint64        // bytes/s after the switch, but for pages that are waited for; 0: no limit
+	// Connections is over how many connections bulk RAM is spread: 1 to
+	// MaxConnections, 0 is 1. With 1 it goes by the main channel; more are
+	// connections of their own. The limits of bandwidth are for all together.
+	Connections int
 	// Recover is for how long to dial again when the connections broke after
 	// POSTCOPY_RUN; 0: not at all.
 	Recover time.Duration
@@ -75,6 +79,9 @@ func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
 	s := &Source{machine: m, opt: opt, id: newID(), began: time.Now(), route: route{dest: dest, within: opt.Recover}}
 	if opt.Mode == "" {
 		s.opt.Mode = ModePostcopy
+	}
+	if opt.Connections < 0 || opt.Connections > MaxConnections {
+		return nil, fmt.Errorf("%d connections: has to be 1 to %d", opt.Connections, MaxConnections)
 	}
 	if opt.Log == nil {
 		s.opt.Log = slog.New(slog.DiscardHandler)
@@ -148,7 +155,7 @@ func (s *Source) Run(ctx context.Context) (*Report, error) {
 		defer stop()
 	}
 	s.report = &Report{
-		VM: s.opt.VM, ID: s.ID(), Mode: string(s.opt.Mode), Owner: OwnerSource, Channels: 2,
+		VM: s.opt.VM, ID: s.ID(), Mode: string(s.opt.Mode), Owner: OwnerSource, Channels: multiChannels + s.multi(),
 		RAM: RAMReport{PagesTotal: s.ram.total, BytesTotal: s.ram.total * wire.PageSize},
 	}
 	return s.finish(s.report, s.migrate(ctx))
@@ -179,6 +186,7 @@ func (s *Source) finish(rep *Report, err error) (*Report, error) {
 	rep.RAM.PagesZero = s.ram.zeroPages.Load()
 	rep.RAM.PagesPostcopy = s.ram.dataPages.Load() - rep.RAM.PagesPrecopy
 	rep.RAM.BytesWire = s.ram.wire.Load()
+	rep.ChannelBytes = s.channelBytes()
 	if r := s.remote.Load(); r != nil {
 		rep.Faults = r.Faults
 		rep.BlocktimeNS = r.BlocktimeNS
@@ -261,6 +269,6 @@ func cause(ctx context.Context, err error) error {
 func (s *Source) sendMain(l *link, messages ...[]byte) error {
 	bufs := net.Buffers(messages)
 	n, err := bufs.WriteTo(l.main)
-	s.ram.wire.Add(uint64(n))
+	s.ram.count(mainChannel, n)
 	return err
 }

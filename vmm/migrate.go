@@ -44,6 +44,9 @@ type MigrateRequest struct {
 	// no limit.
 	Bandwidth     uint64 `json:"bandwidth,omitempty"`
 	PushBandwidth uint64 `json:"push_bandwidth,omitempty"`
+	// Connections is over how many memory is spread, 1 to
+	// migration.MaxConnections; 0 is 1.
+	Connections int `json:"connections,omitempty"`
 	// Recover is for how long to dial again when the connections broke after
 	// that, 0 not at all.
 	Recover time.Duration `json:"recover_ns,omitempty"`
@@ -147,6 +150,9 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 	if req.Rounds < 0 || req.Downtime < 0 {
 		return nil, &APIError{Message: fmt.Sprintf("rounds is %d, downtime_ns %d: have to be 0 or more", req.Rounds, req.Downtime), Code: CodeBadRequest}
 	}
+	if req.Connections < 0 || req.Connections > migration.MaxConnections {
+		return nil, &APIError{Message: fmt.Sprintf("connections is %d: has to be 1 to %d", req.Connections, migration.MaxConnections), Code: CodeBadRequest}
+	}
 	if err := vm.Depart(); err != nil {
 		return nil, err
 	}
@@ -154,7 +160,7 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 		VM: vm.Name(), Mode: migration.Mode(req.Mode), Verify: req.Verify,
 		Timeout: req.Timeout, TimeoutSwitches: req.TimeoutSwitches, Recover: req.Recover,
 		AutoConverge: req.AutoConverge, Rounds: req.Rounds, Downtime: req.Downtime, Bandwidth: req.Bandwidth, PushBandwidth: req.PushBandwidth,
-		Log: d.log,
+		Connections: req.Connections, Log: d.log,
 	})
 	if err != nil {
 		vm.Stay()

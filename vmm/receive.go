@@ -18,6 +18,9 @@ type ArrivalOptions struct {
 	// Recover is how long to wait for a source whose connections broke, 0
 	// not at all.
 	Recover time.Duration
+	// MaxConnections is over how many the source may spread memory; 0 is
+	// migration.MaxConnections.
+	MaxConnections int
 }
 
 // An Arrival is a VM on its way in from another host.
@@ -41,7 +44,7 @@ type Arrival struct {
 // from now on.
 func NewArrival(o ArrivalOptions) (*Arrival, error) {
 	a := &Arrival{o: o, runs: make(chan *VM, 1)}
-	a.dest = migration.NewDestination(a.build, migration.DestinationOptions{Recover: o.Recover, Log: o.Logger})
+	a.dest = migration.NewDestination(a.build, migration.DestinationOptions{Recover: o.Recover, MaxConnections: o.MaxConnections, Log: o.Logger})
 	if o.Name == "" {
 		return a, nil
 	}

@@ -80,6 +80,7 @@ broke after the guest began to run there, and was not to be had again within
 		flags.StringVar(&onTimeout, "on-timeout", "cancel", "then, while memory is sent: cancel, or go on by postcopy")
 		flags.Var(&bandwidth, "bandwidth", "bytes a second, or with K, M, G, while the guest runs here (default no limit)")
 		flags.Var(&push, "postcopy-bandwidth", "likewise once it runs there, but for pages that it waits for (default no limit)")
+		flags.IntVar(&m.req.Connections, "connections", 1, fmt.Sprintf("over how many connections to spread memory, at most %d; limits of bandwidth are for all together", migration.MaxConnections))
 		flags.DurationVar(&m.req.Recover, "recover", defaultRecover, "for how long to connect again if the connection breaks after that")
 		flags.BoolVar(&resume, "resume", false, "take up a migration that is paused")
 		flags.BoolVar(&m.detach, "detach", false, "return once the migration has begun")
@@ -120,6 +121,9 @@ broke after the guest began to run there, and was not to be had again within
 			}
 			if m.req.Rounds < 0 || m.req.Downtime < 0 || m.req.Timeout < 0 || m.req.Recover < 0 {
 				return usagef("--precopy-rounds, --downtime, --timeout and --recover cannot be negative")
+			}
+			if n := m.req.Connections; n < 1 || n > migration.MaxConnections {
+				return usagef("--connections %d: has to be 1 to %d", n, migration.MaxConnections)
 			}
 			m.req.TimeoutSwitches = onTimeout == "postcopy" && m.req.Mode != "" && m.req.Mode != string(migration.ModePostcopy)
 			m.req.Bandwidth, m.req.PushBandwidth = uint64(bandwidth), uint64(push)

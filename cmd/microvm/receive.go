@@ -20,7 +20,7 @@ import (
 var receiveCommand = command{
 	name:    "receive",
 	summary: "Take in a VM from another host and run it",
-	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--console stdio|socket|off] [--timeout D] [--recover D]",
+	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N]",
 	about: `
 Waits for one migration, builds the VM that it describes, and runs it as if it
 had been started here. The first line on stdout is the address to migrate to;
@@ -53,11 +53,13 @@ nor within --timeout.`,
 	prepare: func(flags *pflag.FlagSet) runner {
 		var listen, name, mode string
 		var timeout, recover time.Duration
+		var connections int
 		flags.StringVar(&listen, "listen", "", "`address` to wait at: tcp:HOST:PORT or unix:PATH")
 		flags.StringVar(&name, "name", "", "the VM's name here (default the name it had)")
 		flags.StringVar(&mode, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off")
 		flags.DurationVar(&timeout, "timeout", 0, "give up if the VM does not run here by then (default never)")
 		flags.DurationVar(&recover, "recover", defaultRecover, "how long to wait for the source if the connection breaks, unless the VM needs it")
+		flags.IntVar(&connections, "max-connections", migration.MaxConnections, "over how many connections the source may spread memory")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			if err := noArguments(args); err != nil {
 				return err
@@ -72,6 +74,9 @@ nor within --timeout.`,
 			if mode != vmm.ConsoleStdio && mode != vmm.ConsoleSocket && mode != vmm.ConsoleOff {
 				return usagef("--console %s: has to be %s, %s or %s", mode, vmm.ConsoleStdio, vmm.ConsoleSocket, vmm.ConsoleOff)
 			}
+			if connections < 1 || connections > migration.MaxConnections {
+				return usagef("--max-connections %d: has to be 1 to %d", connections, migration.MaxConnections)
+			}
 			if name != "" {
 				if err := vmm.ValidateName(name); err != nil {
 					return usagef("%v", err)
@@ -82,7 +87,7 @@ nor within --timeout.`,
 				return err
 			}
 			defer ln.Close()
-			r := &reception{session: newSession(mode), name: name, timeout: timeout, recover: recover}
+			r := &reception{session: newSession(mode), name: name, timeout: timeout, recover: recover, connections: connections}
 			return r.run(ctx, ln, stdout)
 		}
 	},
@@ -94,10 +99,12 @@ type reception struct {
 	name    string
 	timeout time.Duration
 	recover time.Duration
+	// connections is how many the source may have for memory.
+	connections int
 }
 
 func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
-	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover})
+	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, MaxConnections: r.connections})
 	if err != nil {
 		return err
 	}

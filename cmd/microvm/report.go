@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -41,6 +42,10 @@ func printReport(w io.Writer, r *migration.Report) error {
 	row("total", "%v, of it after the switch %v", ns(r.TotalNS), ns(r.PostcopyNS))
 	row("memory", "%s: after the switch %d pages as data, in all %d zero; %s on the wire",
 		bytesText(r.RAM.BytesTotal), r.RAM.PagesPostcopy, r.RAM.PagesZero, bytesText(r.RAM.BytesWire))
+	if n := r.ChannelBytes; len(n) > 2 {
+		row("channels", "main %s, urgent %s, %d for memory with %s to %s each", bytesText(n[0]), bytesText(n[1]), len(n)-2,
+			bytesText(slices.Min(n[2:])), bytesText(slices.Max(n[2:])))
+	}
 	if r.Recoveries > 0 {
 		row("recovered", "%d times from broken connections", r.Recoveries)
 	}

@@ -35,6 +35,7 @@ const (
 	TypeResume
 	TypeCancel
 	TypeEnd
+	TypeSync
 )
 
 // forward says for each forward type its name and the longest body it may
@@ -58,6 +59,7 @@ var forward = map[Type]struct {
 	TypeResume:         {"POSTCOPY_RESUME", 0},
 	TypeCancel:         {"CANCEL", MaxText},
 	TypeEnd:            {"END", 0},
+	TypeSync:           {"SYNC", 4},
 }
 
 // Bounds on what one message may hold.

@@ -66,6 +66,10 @@ func FuzzPing(f *testing.F) {
 	fuzzBody(f, TypePing, DecodePing, Ping, 7)
 }
 
+func FuzzSync(f *testing.F) {
+	fuzzBody(f, TypeSync, DecodeSync, Sync, 1)
+}
+
 // FuzzConfig encodes twice: the first time brings the machine's own part, which
 // is opaque, into the form that JSON is written in.
 func FuzzConfig(f *testing.F) {
@@ -123,6 +127,7 @@ func FuzzHeader(f *testing.F) {
 
 func FuzzHello(f *testing.F) {
 	f.Add(Hello{MinVersion: 1, MaxVersion: 2, ID: ID{1, 2, 3}, Role: RoleUrgent}.Append(nil))
+	f.Add(Hello{MinVersion: 1, MaxVersion: 1, Role: RoleMulti, Index: 3, Multi: 4}.Append(nil))
 	f.Add([]byte("microvm\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= helloSize {

@@ -17,7 +17,11 @@ type Role uint8
 const (
 	RoleMain   Role = 1 // control, bulk RAM, and the return path
 	RoleUrgent Role = 2 // only pages that somebody waits for
+	RoleMulti  Role = 3 // bulk RAM and device states, instead of on main
 )
+
+// MaxMulti is how many multi channels a migration may have.
+const MaxMulti = 16
 
 func (r Role) String() string {
 	switch r {
@@ -25,6 +29,8 @@ func (r Role) String() string {
 		return "main"
 	case RoleUrgent:
 		return "urgent"
+	case RoleMulti:
+		return "multi"
 	}
 	return fmt.Sprintf("role %d", uint8(r))
 }
@@ -36,13 +42,16 @@ type ID [16]byte
 func (id ID) String() string { return fmt.Sprintf("%x", id[:]) }
 
 // Hello opens a channel. Wire: magic, MinVersion be16, MaxVersion be16, ID,
-// Role u8, Index u8, Resume u8 (0 or 1), a zero byte, CRC-32C of all that be32.
+// Role u8, Index u8, Resume u8 (0 or 1), Multi u8, CRC-32C of all that be32.
 type Hello struct {
 	MinVersion, MaxVersion uint16 // of the stream, inclusive
 	ID                     ID
 	Role                   Role
 	Index                  uint8 // among the channels of this role
 	Resume                 bool  // goes on with a migration whose connections broke
+	// Multi is how many multi channels the migration has, the same on each
+	// of its channels; 0: bulk RAM goes by main.
+	Multi uint8
 }
 
 const (
@@ -61,7 +70,7 @@ func (h Hello) Append(b []byte) []byte {
 	if h.Resume {
 		resume = 1
 	}
-	b = append(b, byte(h.Role), h.Index, resume, 0)
+	b = append(b, byte(h.Role), h.Index, resume, h.Multi)
 	return binary.BigEndian.AppendUint32(b, shortSum(b[from:]))
 }
 
@@ -88,12 +97,16 @@ func ReadHello(r io.Reader) (Hello, error) {
 		Role:       Role(b[28]),
 		Index:      b[29],
 		Resume:     b[30] == 1,
+		Multi:      b[31],
 	}
 	if h.MinVersion > h.MaxVersion {
 		return Hello{}, errorf("hello", "versions %d to %d: the first is above the last", h.MinVersion, h.MaxVersion)
 	}
-	if b[30] > 1 || b[31] != 0 {
-		return Hello{}, errorf("hello", "reserved bytes are %#x, not zero", b[30:helloFields])
+	if b[30] > 1 {
+		return Hello{}, errorf("hello", "the resume byte is %d, neither 0 nor 1", b[30])
+	}
+	if h.Multi > MaxMulti {
+		return Hello{}, errorf("hello", "%d multi channels, at most %d allowed", h.Multi, MaxMulti)
 	}
 	return h, nil
 }

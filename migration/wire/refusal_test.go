@@ -76,6 +76,8 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 		{"PING: short", decode(DecodePing, body(1, 2, 3)), []string{"PING", "3 bytes", "4"}},
 		{"PING: empty", decode(DecodePing, nil), []string{"PING", "0 bytes"}},
 
+		{"SYNC: short", decode(DecodeSync, body(1, 2, 3)), []string{"SYNC", "3 bytes", "4"}},
+
 		{"CONFIG: no JSON", decode(DecodeConfig, []byte("{")), []string{"CONFIG", "JSON"}},
 		{"CONFIG: no block", decode(DecodeConfig, []byte("{}")), []string{"CONFIG", "0 RAM blocks", "64"}},
 		{"CONFIG: 65 blocks", decode(DecodeConfig, configOf(65)), []string{"CONFIG", "65 RAM blocks"}},
@@ -118,8 +120,8 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 
 		{"hello: another protocol", hello(func(b []byte) { copy(b, "GET / HT") }), []string{"hello", "GET / HT", "microvm"}},
 		{"hello: versions upside down", hello(func(b []byte) { b[9] = 3 }), []string{"hello", "versions 3 to 1"}},
-		{"hello: reserved", hello(func(b []byte) { b[31] = 9 }), []string{"hello", "reserved", "0x0009"}},
-		{"hello: resume 2", hello(func(b []byte) { b[30] = 2 }), []string{"hello", "reserved", "0x0200"}},
+		{"hello: channels", hello(func(b []byte) { b[31] = 17 }), []string{"hello", "17 multi channels", "at most 16"}},
+		{"hello: resume 2", hello(func(b []byte) { b[30] = 2 }), []string{"hello", "resume byte is 2"}},
 		{"welcome: another protocol", welcome([]byte("HTTP/1.1 200")), []string{"answer to hello", "HTTP/1.1", "no microvm"}},
 		{"welcome: text too long", welcome(appendHeader(magic[:], 0, 1025, 0)), []string{"answer to hello", "1025 bytes", "1024"}},
 

@@ -62,6 +62,9 @@ func TestForwardMessagesComeBackAsTheyWere(t *testing.T) {
 		if err != nil || got != seq {
 			t.Errorf("PING %d: %d, %v", seq, got, err)
 		}
+		if got, err := DecodeSync(frame(t, TypeSync, Sync(seq))); err != nil || got != seq {
+			t.Errorf("SYNC %d: %d, %v", seq, got, err)
+		}
 	}
 	for _, want := range []Advise{
 		{TargetPageSize: PageSize},
@@ -201,6 +204,7 @@ func TestHelloAndWelcomeComeBackAsTheyWere(t *testing.T) {
 		{MinVersion: 1, MaxVersion: 1, ID: ID{1, 2, 15: 3}, Role: RoleMain},
 		{MinVersion: 0, MaxVersion: 65535, Role: 200, Index: 255},
 		{MinVersion: 1, MaxVersion: 1, Role: RoleUrgent, Resume: true},
+		{MinVersion: 1, MaxVersion: 1, Role: RoleMulti, Index: 15, Multi: MaxMulti},
 	} {
 		r := bytes.NewReader(want.Append(nil))
 		got, err := ReadHello(r)
