@@ -28,12 +28,7 @@ func (b *Block) write(p []byte, off uint64) error {
 		}
 	}
 	b.mapping.store(off, p)
-	// After the data: whoever takes the bit before this finds it set again,
-	// whoever takes it after this finds the data.
-	if b.state.Load()&stateLogging != 0 && len(p) != 0 {
-		first, last := off/hostPage, (off+uint64(len(p))-1)/hostPage
-		b.dirty.SetRange(first, last-first+1)
-	}
+	b.markDirty(off, uint64(len(p))) // after the data
 	return nil
 }
 
