@@ -121,6 +121,9 @@ func prepare() (frame.Job, error) {
 	if err := insertModules(frame.HostModules); err != nil {
 		return job, err
 	}
+	if err := keepKVM(); err != nil {
+		return job, err
+	}
 	if err := unix.Sethostname([]byte("lab")); err != nil {
 		return job, fmt.Errorf("setting the host name: %w", err)
 	}
