@@ -105,7 +105,9 @@ func (in *inbound) statistics() {
 func (in *inbound) sendStats() error {
 	in.telling.Lock()
 	defer in.telling.Unlock()
-	text, err := json.Marshal(in.d.stats())
+	st := in.d.stats()
+	in.d.opt.Events.faults(&st)
+	text, err := json.Marshal(st)
 	if err != nil {
 		return fmt.Errorf("STATS: %w", err)
 	}

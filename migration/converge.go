@@ -34,6 +34,7 @@ const winning = 0.5
 // the migration.
 type throttle struct {
 	machine Throttler
+	events  *EventLog
 	now     atomic.Int32 // percent
 	most    int
 	since   time.Time // when it began
@@ -52,7 +53,7 @@ func newThrottle(m SourceMachine, opt *Options) (*throttle, error) {
 	if !ok {
 		return nil, &RefusedError{"auto-converge needs a machine whose vCPUs can be slowed down, which this one is not; leave it out"}
 	}
-	return &throttle{machine: machine}, nil
+	return &throttle{machine: machine, events: opt.Events}, nil
 }
 
 // after is told of each pass that is followed by another, and tells whether it
@@ -74,6 +75,7 @@ func (t *throttle) after(p pass) bool {
 	t.most = max(t.most, percent)
 	t.now.Store(int32(percent))
 	t.machine.Throttle(percent)
+	t.events.add(EventThrottle, throttleEvent{percent})
 	return true
 }
 
@@ -85,6 +87,7 @@ func (t *throttle) end() {
 	t.machine.Throttle(0)
 	t.now.Store(0)
 	t.took += time.Since(t.since)
+	t.events.add(EventThrottle, throttleEvent{0})
 }
 
 // percent is how much of the time the guest is kept from running now.

@@ -26,6 +26,7 @@ type DestinationOptions struct {
 	// RAM; 0 is as many as there can be.
 	MaxConnections int
 	Log            *slog.Logger // nil: nothing is logged
+	Events         *EventLog    // of this migration alone; nil: none are kept
 }
 
 // Destination receives one VM.
@@ -40,7 +41,7 @@ type Destination struct {
 	givenUp context.Context // its cause says why
 	giveUp  context.CancelCauseFunc
 
-	phase    atomic.Value // Phase
+	phase    phaseCell
 	received atomic.Uint64
 	pager    atomic.Pointer[pager]
 	// current is the session that requests for pages go to; nil while there
@@ -78,6 +79,8 @@ func NewDestination(build Builder, opt DestinationOptions) *Destination {
 	d := &Destination{build: build, opt: opt, log: opt.Log, began: time.Now(), fatal: make(chan error, 1)}
 	d.givenUp, d.giveUp = context.WithCancelCause(context.Background())
 	d.alone, d.abandon = context.WithCancel(context.Background())
+	d.phase.events = opt.Events
+	opt.Events.begin(OwnerDestination, "")
 	d.phase.Store(PhaseSetup)
 	return d
 }
@@ -115,7 +118,7 @@ func (d *Destination) owed() bool {
 }
 
 // Phase tells where the migration is.
-func (d *Destination) Phase() Phase { return d.phase.Load().(Phase) }
+func (d *Destination) Phase() Phase { return d.phase.Load() }
 
 // Status describes the migration as it is now.
 func (d *Destination) Status() Status {
@@ -140,7 +143,8 @@ func (d *Destination) Status() Status {
 // source to come back, however long that takes. Only when a page cannot be put
 // in place, when ctx ends, or after [Destination.Abandon] is the guest lost; the
 // error then is a [LostError].
-func (d *Destination) Receive(ctx context.Context, ln net.Listener) error {
+func (d *Destination) Receive(ctx context.Context, ln net.Listener) (err error) {
+	defer func() { d.opt.Events.received(err) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(d.givenUp, func() {
@@ -159,6 +163,7 @@ func (d *Destination) Receive(ctx context.Context, ln net.Listener) error {
 	if err != nil {
 		return err
 	}
+	d.opt.Events.begin(OwnerDestination, s.id.String())
 	d.log.Info("migration begins", "id", s.id.String(), "source", peerName(s.main))
 	for {
 		err = d.serve(ctx, s)
@@ -172,6 +177,7 @@ func (d *Destination) Receive(ctx context.Context, ln net.Listener) error {
 		}
 		d.log.Error("migration paused: the connections to the source broke; a guest that runs here goes on with the pages it has", "error", err)
 		d.phase.Store(PhasePaused)
+		d.opt.Events.broken(err, d.Status().PagesLeft)
 		if s, err = d.again(ctx, acc, err); err != nil {
 			return d.end(err)
 		}

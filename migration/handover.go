@@ -21,6 +21,7 @@ func (s *Source) handOver(ctx context.Context, l *link, last func() error) (sums
 		return nil, fmt.Errorf("pause the VM: %w", err)
 	}
 	d.PauseNS = int64(time.Since(s.stopping))
+	s.opt.Events.downtime("pause", d.PauseNS)
 	defer func() {
 		if err == nil {
 			return
@@ -39,6 +40,7 @@ func (s *Source) handOver(ctx context.Context, l *link, last func() error) (sums
 		return nil, err
 	}
 	d.SaveNS = int64(time.Since(saving))
+	s.opt.Events.downtime("save", d.SaveNS)
 	l.serving.Store(true)
 	if err := s.sendMain(l, pack); err != nil {
 		return nil, l.explain(err)
@@ -48,6 +50,7 @@ func (s *Source) handOver(ctx context.Context, l *link, last func() error) (sums
 		return nil, err
 	}
 	d.LoadNS = int64(loadNanos)
+	s.opt.Events.downtime("load", d.LoadNS)
 	if s.opt.Verify {
 		sums = startChecksums(s.machine.Blocks())
 	}

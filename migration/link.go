@@ -135,6 +135,7 @@ func (l *link) read(s *Source) error {
 				return protocolError("STATS", "%v", err)
 			}
 			s.remote.Store(&st)
+			s.opt.Events.faults(&st)
 		case wire.ReturnFailed:
 			f := wire.DecodeFailed(body)
 			if f.Code == wire.FailureRefused {

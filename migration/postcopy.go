@@ -28,6 +28,7 @@ func (s *Source) postcopy(ctx context.Context, l *link) error {
 				return &PausedError{err}
 			}
 			s.report.Recoveries++
+			s.opt.Events.mended(s.ram.total - s.ram.claimed.Load())
 			s.opt.Log.Info("connected again", "pages_left", s.ram.total-s.ram.claimed.Load())
 		}
 		s.phase.Store(PhasePostcopyActive)
@@ -41,6 +42,7 @@ func (s *Source) postcopy(ctx context.Context, l *link) error {
 		}
 		<-l.closed // it shares the account of pages with its successor
 		s.opt.Log.Warn("the connections broke; the guest runs at the destination on the pages it has", "error", err)
+		s.opt.Events.broken(err, s.ram.total-s.ram.claimed.Load())
 		l, s.broke = nil, err
 	}
 }
@@ -66,6 +68,9 @@ func (s *Source) ran(l *link, r wire.Running) {
 	// Half a round trip is an estimate, and on a busy host a bad one.
 	s.report.DowntimeNS = max(int64(time.Since(s.stopping)-l.rtt/2), parts+1)
 	d.TransferNS = s.report.DowntimeNS - parts
+	s.opt.Events.downtime("transfer", d.TransferNS)
+	s.opt.Events.downtime("resume", d.ResumeNS)
+	s.opt.Events.downtime("total", s.report.DowntimeNS)
 	s.opt.Log.Info("the guest runs at the destination", "downtime", time.Duration(s.report.DowntimeNS))
 }
 

@@ -82,11 +82,13 @@ func (p *precopy) run(ctx context.Context) error {
 		m := pass{number: n, sent: s.ram.wire.Load() - from, took: took, dirty: dirty * wire.PageSize, elapsed: time.Since(began)}
 		s.report.Passes = n
 		verdict, why := s.opt.decide(m)
+		s.opt.Events.passed(m, verdict, s.throttle.percent())
 		s.opt.Log.Debug("precopy", "pass", n, "sent", m.sent, "took", took, "dirty", m.dirty, "verdict", verdict, "why", why)
 		switch verdict {
 		case verdictFinish, verdictSwitch:
 			p.finish = verdict == verdictFinish
 			s.report.Switch = why
+			s.opt.Events.switched(verdict, why, dirty)
 			return nil
 		case verdictGiveUp:
 			return fmt.Errorf("%w: %s", ErrTimeout, why)

@@ -8,6 +8,8 @@ const (
 	ResultFailed    Result = "failed"
 	ResultCancelled Result = "cancelled"
 	ResultPaused    Result = "paused"
+	// ResultLost is a destination's alone: the guest ran there and cannot go on.
+	ResultLost Result = "lost"
 )
 
 // Owner says which side may run the guest.

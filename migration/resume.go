@@ -29,6 +29,7 @@ func (in *inbound) resume() error {
 	}
 	d.phase.Store(phase)
 	in.handshake = false
+	d.opt.Events.mended(uint64(p.left.Load()))
 	if err := in.back.send(func(b []byte) []byte { return wire.AppendResumeAck(b, state) }); err != nil {
 		return err
 	}

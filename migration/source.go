@@ -36,6 +36,7 @@ type Options struct {
 	// POSTCOPY_RUN; 0: not at all.
 	Recover time.Duration
 	Log     *slog.Logger // nil: nothing is logged
+	Events  *EventLog    // of this migration alone; nil: none are kept
 }
 
 // Source moves one VM away, once.
@@ -58,7 +59,7 @@ type Source struct {
 
 	throttle *throttle // nil without AutoConverge
 
-	phase  atomic.Value // Phase
+	phase  phaseCell
 	ram    *outgoing
 	remote atomic.Pointer[stats] // the last STATS
 	cancel atomic.Pointer[context.CancelCauseFunc]
@@ -86,6 +87,8 @@ func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
 	if opt.Log == nil {
 		s.opt.Log = slog.New(slog.DiscardHandler)
 	}
+	s.phase.events = opt.Events
+	opt.Events.begin(OwnerSource, s.ID())
 	s.phase.Store(PhaseSetup)
 	var err error
 	if s.throttle, err = newThrottle(m, &s.opt); err != nil {
@@ -103,7 +106,7 @@ func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
 func (s *Source) ID() string { return s.id.String() }
 
 // Phase tells where the migration is.
-func (s *Source) Phase() Phase { return s.phase.Load().(Phase) }
+func (s *Source) Phase() Phase { return s.phase.Load() }
 
 // Status describes the migration as it is now.
 func (s *Source) Status() Status {
@@ -198,6 +201,7 @@ func (s *Source) finish(rep *Report, err error) (*Report, error) {
 		}
 	}
 	s.phase.Store(phase)
+	s.opt.Events.ended(rep)
 	if rep.Result == ResultPaused {
 		s.route.hold()
 	}

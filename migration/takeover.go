@@ -41,6 +41,7 @@ func (in *inbound) packaged(body []byte) error {
 				return
 			}
 			took := uint64(time.Since(began))
+			d.opt.Events.downtime("load", int64(took))
 			err = in.back.send(func(b []byte) []byte { return wire.AppendLoaded(b, took) })
 		}
 		if err != nil {
@@ -101,6 +102,7 @@ func (in *inbound) run() error {
 	now := time.Now()
 	d.pager.Load().waits.setVCPUs(d.machine.VCPUThreads())
 	d.phase.Store(PhaseRunning)
+	d.opt.Events.downtime("resume", int64(now.Sub(began)))
 	err := in.back.send(func(b []byte) []byte {
 		return wire.AppendRunning(b, wire.Running{Time: uint64(now.UnixNano()), ResumeNanos: uint64(now.Sub(began))})
 	})

@@ -23,7 +23,10 @@ const goneEvery = 5 * time.Millisecond
 // A Client talks to the API of one running VM.
 type Client struct {
 	Instance Instance
-	http     *http.Client
+	// OnEvent, if not nil, is called with each event of the log of a migration
+	// that is followed: a migration.Event.
+	OnEvent func(json.RawMessage)
+	http    *http.Client
 }
 
 // Dial finds the VM called name. ErrNoSuchVM if there is none, or if it does

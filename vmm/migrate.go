@@ -50,13 +50,17 @@ type MigrateRequest struct {
 	// Recover is for how long to dial again when the connections broke after
 	// that, 0 not at all.
 	Recover time.Duration `json:"recover_ns,omitempty"`
+	// Log has the events of the migration's log in the answer too.
+	Log bool `json:"log,omitempty"`
 	// Detach answers at once, with the first event.
 	Detach bool `json:"detach,omitempty"`
 }
 
 // MigrationEvent is one line of the answer to a MigrateRequest, and the answer
-// to a question about it. The last one has the report.
+// to a question about it. The last one has the report. A line with an event of
+// the log has nothing else.
 type MigrationEvent struct {
+	Event  json.RawMessage   `json:"event,omitempty"` // a migration.Event
 	Status migration.Status  `json:"status"`
 	Report *migration.Report `json:"report,omitempty"`
 	Error  *APIError         `json:"error,omitempty"`
@@ -69,8 +73,9 @@ type departure struct {
 
 	mu     sync.Mutex
 	source *migration.Source // of the last migration, nil before the first
-	done   chan struct{}     // closed when it has ended, or is paused
-	last   MigrationEvent    // how; valid after done
+	events *migration.EventLog
+	done   chan struct{}  // closed when it has ended, or is paused
+	last   MigrationEvent // how; valid after done
 }
 
 // AddMigration gives a VM's API the calls for leaving:
@@ -78,7 +83,8 @@ type departure struct {
 //	POST   /v1/vm/migration          MigrateRequest; answers MigrationEvents, a line each
 //	POST   /v1/vm/migration/resume   ResumeMigrationRequest; likewise
 //	GET    /v1/vm/migration          MigrationEvent
-//	GET    /v1/vm/migration/events   MigrationEvents, a line each, to the end
+//	GET    /v1/vm/migration/events   MigrationEvents, a line each, to the end; ?log=true with those of the log
+//	GET    /v1/vm/migration/log      migration.Events so far, a line each
 //	DELETE /v1/vm/migration          cancels; refused once the guest runs elsewhere
 //
 // A migration does not depend on the client that asked for it. One that is
@@ -89,6 +95,7 @@ func AddMigration(a *API, log *slog.Logger) {
 	a.Mux.HandleFunc("POST /v1/vm/migration/resume", d.postResume)
 	a.Mux.HandleFunc("GET /v1/vm/migration", d.get)
 	a.Mux.HandleFunc("GET /v1/vm/migration/events", d.watch)
+	a.Mux.HandleFunc("GET /v1/vm/migration/log", d.getLog)
 	a.Mux.HandleFunc("DELETE /v1/vm/migration", d.delete)
 }
 
@@ -103,25 +110,34 @@ func (d *departure) post(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	d.follow(w, r, done, req.Detach)
+	d.follow(w, r, done, answer{once: req.Detach, log: req.Log})
+}
+
+// answer is what a client wants to hear of a migration.
+type answer struct {
+	once bool // the first event, and no more
+	log  bool // the log as well
 }
 
 // follow answers with events until done is closed, or with the first alone.
-func (d *departure) follow(w http.ResponseWriter, r *http.Request, done <-chan struct{}, once bool) {
+func (d *departure) follow(w http.ResponseWriter, r *http.Request, done <-chan struct{}, want answer) {
 	// The answer lasts as long as the migration.
 	ctl := http.NewResponseController(w)
 	_ = ctl.SetWriteDeadline(time.Time{})
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := json.NewEncoder(w)
+	log := d.reader(want)
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	for {
 		e := d.event()
-		if out.Encode(e) != nil || ctl.Flush() != nil || e.Report != nil || once {
+		more, err := log.send(func(e json.RawMessage) error { return out.Encode(loggedEvent{e}) })
+		if err != nil || out.Encode(e) != nil || ctl.Flush() != nil || e.Report != nil || want.once {
 			return
 		}
 		select {
 		case <-done:
+		case <-more:
 		case <-tick.C:
 		case <-r.Context().Done():
 			return
@@ -156,11 +172,12 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 	if err := vm.Depart(); err != nil {
 		return nil, err
 	}
+	events := migration.NewEventLog(vm.Name())
 	source, err := migration.NewSource(vm, dest, migration.Options{
 		VM: vm.Name(), Mode: migration.Mode(req.Mode), Verify: req.Verify,
 		Timeout: req.Timeout, TimeoutSwitches: req.TimeoutSwitches, Recover: req.Recover,
 		AutoConverge: req.AutoConverge, Rounds: req.Rounds, Downtime: req.Downtime, Bandwidth: req.Bandwidth, PushBandwidth: req.PushBandwidth,
-		Connections: req.Connections, Log: d.log,
+		Connections: req.Connections, Log: d.log, Events: events,
 	})
 	if err != nil {
 		vm.Stay()
@@ -168,7 +185,7 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.source = source
+	d.source, d.events = source, events
 	return d.run(vm, func() (*migration.Report, error) { return source.Run(context.Background()) }), nil
 }
 

@@ -29,7 +29,11 @@ func (c *Client) ResumeMigration(ctx context.Context, r ResumeMigrationRequest, 
 // WatchMigration calls progress with each status of the VM's last migration,
 // and returns the event at its end.
 func (c *Client) WatchMigration(ctx context.Context, progress func(migration.Status)) (MigrationEvent, error) {
-	return c.followMigration(ctx, http.MethodGet, "/v1/vm/migration/events", nil, false, progress)
+	path := "/v1/vm/migration/events"
+	if c.OnEvent != nil {
+		path += "?log=true"
+	}
+	return c.followMigration(ctx, http.MethodGet, path, nil, false, progress)
 }
 
 // followMigration makes a call that answers with events, and returns the one
@@ -54,6 +58,12 @@ func (c *Client) followMigration(ctx context.Context, method, path string, reque
 		var e MigrationEvent
 		if err := json.Unmarshal(in.Bytes(), &e); err != nil {
 			return MigrationEvent{}, fmt.Errorf("VM %s: migration event: %w", c.Instance.Name, err)
+		}
+		if e.Event != nil {
+			if c.OnEvent != nil {
+				c.OnEvent(e.Event)
+			}
+			continue
 		}
 		if e.Report != nil || first {
 			return e, nil

@@ -17,6 +17,7 @@ type ResumeMigrationRequest struct {
 	Destination string `json:"destination,omitempty"`
 	// Recover is for how long to dial, now and whenever the connections break.
 	Recover time.Duration `json:"recover_ns"`
+	Log     bool          `json:"log,omitempty"` // as in MigrateRequest
 	Detach  bool          `json:"detach,omitempty"`
 }
 
@@ -31,7 +32,7 @@ func (d *departure) postResume(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	d.follow(w, r, done, req.Detach)
+	d.follow(w, r, done, answer{once: req.Detach, log: req.Log})
 }
 
 func (d *departure) watch(w http.ResponseWriter, r *http.Request) {
@@ -42,7 +43,7 @@ func (d *departure) watch(w http.ResponseWriter, r *http.Request) {
 	d.mu.Lock()
 	done := d.done
 	d.mu.Unlock()
-	d.follow(w, r, done, false)
+	d.follow(w, r, done, answer{log: r.URL.Query().Get("log") == "true"})
 }
 
 // resume takes a migration up, and returns a channel that is closed at its end.

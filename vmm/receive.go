@@ -15,6 +15,7 @@ type ArrivalOptions struct {
 	Name    string   // replaces the name that the VM has at the source, if not empty
 	Console *Console // what its serial port is connected to; nil is nothing
 	Logger  *slog.Logger
+	Events  *migration.EventLog // nil: none are kept
 	// Recover is how long to wait for a source whose connections broke, 0
 	// not at all.
 	Recover time.Duration
@@ -44,7 +45,7 @@ type Arrival struct {
 // from now on.
 func NewArrival(o ArrivalOptions) (*Arrival, error) {
 	a := &Arrival{o: o, runs: make(chan *VM, 1)}
-	a.dest = migration.NewDestination(a.build, migration.DestinationOptions{Recover: o.Recover, MaxConnections: o.MaxConnections, Log: o.Logger})
+	a.dest = migration.NewDestination(a.build, migration.DestinationOptions{Recover: o.Recover, MaxConnections: o.MaxConnections, Log: o.Logger, Events: o.Events})
 	if o.Name == "" {
 		return a, nil
 	}
@@ -122,6 +123,7 @@ func (a *Arrival) build(ctx context.Context, config []byte) (migration.Destinati
 			return nil, errors.Join(err, vm.Close())
 		}
 	}
+	a.o.Events.SetVM(vm.Name())
 	a.vm = vm
 	a.Server.API.Attach(vm)
 	return &arriving{vm, a.runs}, nil

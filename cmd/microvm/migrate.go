@@ -83,12 +83,19 @@ broke after the guest began to run there, and was not to be had again within
 		flags.IntVar(&m.req.Connections, "connections", 1, fmt.Sprintf("over how many connections to spread memory, at most %d; limits of bandwidth are for all together", migration.MaxConnections))
 		flags.DurationVar(&m.req.Recover, "recover", defaultRecover, "for how long to connect again if the connection breaks after that")
 		flags.BoolVar(&resume, "resume", false, "take up a migration that is paused")
+		flags.StringVar(&m.events, "events", "", "write what happens, a JSON object a line, to a `FILE` or - (docs/events.md)")
 		flags.BoolVar(&m.detach, "detach", false, "return once the migration has begun")
 		flags.StringVar(&m.progress, "progress", "auto", "on stderr: auto, plain, json or none")
 		flags.StringVar(&m.report, "report", "text", "on stdout: text or json")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			if m.report != "text" && m.report != "json" {
 				return usagef("--report %s: has to be text or json", m.report)
+			}
+			if m.events != "" && m.detach {
+				return usagef("--events and --detach exclude each other: use microvm migrate-status VM --events")
+			}
+			if m.events == "-" && flags.Changed("report") {
+				return usagef("--events - and --report exclude each other: the last event has the report")
 			}
 			show, err := newProgress(m.progress, os.Stderr)
 			if err != nil {
@@ -130,7 +137,7 @@ broke after the guest began to run there, and was not to be had again within
 			if _, err := migration.ParseAddress(args[1]); err != nil {
 				return usagef("%v", err)
 			}
-			m.req.Destination, m.req.Detach = args[1], m.detach
+			m.req.Destination, m.req.Detach, m.req.Log = args[1], m.detach, m.events != ""
 			return m.run(ctx, args[0])
 		}
 	},
@@ -146,13 +153,14 @@ type migrateRun struct {
 	detach   bool
 	progress string
 	report   string
+	events   string
 	show     progress
 	stdout   io.Writer
 }
 
 // ofResume are the flags that --resume goes with: how memory moves was said when
 // the migration began.
-var ofResume = []string{"resume", "recover", "detach", "progress", "report"}
+var ofResume = []string{"resume", "recover", "detach", "progress", "report", "events"}
 
 // takeUp is the command with --resume.
 func (m *migrateRun) takeUp(ctx context.Context, flags *pflag.FlagSet, args []string) error {
@@ -170,7 +178,7 @@ func (m *migrateRun) takeUp(ctx context.Context, flags *pflag.FlagSet, args []st
 	case m.req.Recover <= 0:
 		return usagef("--recover has to be more than 0 with --resume")
 	}
-	req := vmm.ResumeMigrationRequest{Recover: m.req.Recover, Detach: m.detach}
+	req := vmm.ResumeMigrationRequest{Recover: m.req.Recover, Log: m.events != "", Detach: m.detach}
 	if len(args) == 2 {
 		if _, err := migration.ParseAddress(args[1]); err != nil {
 			return usagef("%v", err)
@@ -199,6 +207,14 @@ func (m *migrateRun) follow(ctx context.Context, name string, ask func(context.C
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
 	defer m.onInterrupt(ctx, c, leave)()
+	if m.events != "" {
+		w, err := openEvents(m.events, m.stdout)
+		if err != nil {
+			return err
+		}
+		defer w.close()
+		c.OnEvent = w.write
+	}
 	last, err := ask(ctx, c)
 	m.show.end()
 	switch {
@@ -247,6 +263,9 @@ func (m *migrateRun) onInterrupt(ctx context.Context, c *vmm.Client, leave func(
 }
 
 func (m *migrateRun) print(r *migration.Report) error {
+	if m.events == "-" {
+		return nil
+	}
 	if m.report == "json" {
 		return json.NewEncoder(m.stdout).Encode(r)
 	}

@@ -18,15 +18,19 @@ import (
 var migrateStatusCommand = command{
 	name:    "migrate-status",
 	summary: "Show how the migration of a VM goes",
-	usage:   "migrate-status VM [--watch] [--format text|json]",
+	usage:   "migrate-status VM [--watch] [--format text|json] [--events]",
 	about: `
 Shows the last migration of a VM that is, or was to be, moved away from this
 host. --watch goes on until the migration has ended or is paused, and then has
 the exit status of migrate; what it shows is one line that changes on a
-terminal, a line each time elsewhere, an object a line with --format json.`,
+terminal, a line each time elsewhere, an object a line with --format json.
+
+--events shows what has happened instead, a JSON object a line (docs/events.md),
+from the beginning on; with --watch also what still happens.`,
 	examples: []string{"microvm migrate-status a --format json", "microvm migrate-status a --watch"},
 	prepare: func(flags *pflag.FlagSet) runner {
 		format := flags.String("format", "text", "text or json")
+		events := flags.Bool("events", false, "what has happened, a JSON object a line")
 		watch := flags.Bool("watch", false, "until the migration has ended")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			name, err := oneVM(args)
@@ -39,6 +43,9 @@ terminal, a line each time elsewhere, an object a line with --format json.`,
 			c, err := vmm.Dial(name)
 			if err != nil {
 				return err
+			}
+			if *events {
+				return showEvents(ctx, c, *watch, stdout)
 			}
 			if *watch {
 				return watchMigration(ctx, c, *format, stdout)

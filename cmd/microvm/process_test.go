@@ -112,6 +112,12 @@ func (p *process) await(what string, want func(text string) bool) {
 	p.awaitOn(p.stdout, what, want)
 }
 
+// awaitOutput returns when it has said something on stdout.
+func (p *process) awaitOutput(words string) {
+	p.t.Helper()
+	p.await(strconv.Quote(words), func(text string) bool { return strings.Contains(text, words) })
+}
+
 // awaitError returns when it has said something on stderr.
 func (p *process) awaitError(words string) {
 	p.t.Helper()

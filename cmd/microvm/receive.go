@@ -20,7 +20,7 @@ import (
 var receiveCommand = command{
 	name:    "receive",
 	summary: "Take in a VM from another host and run it",
-	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N]",
+	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N] [--events FILE|-]",
 	about: `
 Waits for one migration, builds the VM that it describes, and runs it as if it
 had been started here. The first line on stdout is the address to migrate to;
@@ -51,12 +51,13 @@ nor within --timeout.`,
 		"microvm receive --listen unix:/run/microvm/in.sock --console socket",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
-		var listen, name, mode string
+		var listen, name, mode, events string
 		var timeout, recover time.Duration
 		var connections int
 		flags.StringVar(&listen, "listen", "", "`address` to wait at: tcp:HOST:PORT or unix:PATH")
 		flags.StringVar(&name, "name", "", "the VM's name here (default the name it had)")
 		flags.StringVar(&mode, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off")
+		flags.StringVar(&events, "events", "", "write what happens, a JSON object a line, to a `FILE`, or to stdout after the address: - (docs/events.md)")
 		flags.DurationVar(&timeout, "timeout", 0, "give up if the VM does not run here by then (default never)")
 		flags.DurationVar(&recover, "recover", defaultRecover, "how long to wait for the source if the connection breaks, unless the VM needs it")
 		flags.IntVar(&connections, "max-connections", migration.MaxConnections, "over how many connections the source may spread memory")
@@ -77,6 +78,9 @@ nor within --timeout.`,
 			if connections < 1 || connections > migration.MaxConnections {
 				return usagef("--max-connections %d: has to be 1 to %d", connections, migration.MaxConnections)
 			}
+			if events == "-" && mode == vmm.ConsoleStdio {
+				return usagef("--events - and --console stdio exclude each other: use --console socket, or a file")
+			}
 			if name != "" {
 				if err := vmm.ValidateName(name); err != nil {
 					return usagef("%v", err)
@@ -88,6 +92,14 @@ nor within --timeout.`,
 			}
 			defer ln.Close()
 			r := &reception{session: newSession(mode), name: name, timeout: timeout, recover: recover, connections: connections}
+			if events != "" {
+				w, err := openEvents(events, stdout)
+				if err != nil {
+					return err
+				}
+				defer w.close()
+				r.events, r.writer = migration.NewEventLog(name), w
+			}
 			return r.run(ctx, ln, stdout)
 		}
 	},
@@ -101,10 +113,12 @@ type reception struct {
 	recover time.Duration
 	// connections is how many the source may have for memory.
 	connections int
+	events      *migration.EventLog // nil, like writer: nobody wants them
+	writer      *eventWriter
 }
 
 func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
-	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, MaxConnections: r.connections})
+	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, MaxConnections: r.connections, Events: r.events})
 	if err != nil {
 		return err
 	}
@@ -113,6 +127,9 @@ func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) 
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(signals)
 	fmt.Fprintln(stdout, migration.ListenAddress(ln))
+	if r.events != nil {
+		defer r.writer.follow(r.events)()
+	}
 	received := make(chan error, 1)
 	go func() { received <- a.Receive(ctx, ln) }()
 	vm, err := r.await(a, signals, received)
