@@ -47,6 +47,10 @@
 // before all that precedes it on every channel. Main therefore says RAM_DISCARD,
 // PACKAGED and COMPLETE after what they are about.
 //
+// Devices whose state comes in parts (PartSnapshotter) then go by the multi
+// channels too, each with a goroutine of its own on both sides: their packets
+// follow a SYNC after PACKAGED, so that LISTEN comes before any of them.
+//
 // # Who owns the guest
 //
 // The source, until POSTCOPY_RUN has been written whole; a RUN that the socket

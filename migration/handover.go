@@ -35,7 +35,7 @@ func (s *Source) handOver(ctx context.Context, l *link, last func() error) (sums
 		return nil, err
 	}
 	saving := time.Now()
-	pack, err := s.pack()
+	pack, err := s.pack(ctx, l)
 	if err != nil {
 		return nil, err
 	}
@@ -44,6 +44,9 @@ func (s *Source) handOver(ctx context.Context, l *link, last func() error) (sums
 	l.serving.Store(true)
 	if err := s.sendMain(l, pack); err != nil {
 		return nil, l.explain(err)
+	}
+	if err := s.sendParts(ctx, l); err != nil {
+		return nil, err
 	}
 	loadNanos, err := await(ctx, l, l.loaded)
 	if err != nil {
@@ -84,22 +87,17 @@ func (s *Source) sendRun(l *link) (written bool, err error) {
 	return true, nil
 }
 
-// deviceHeader is room for what a DEVICE_STATE has besides the state, in bytes.
-const deviceHeader = 512
-
-// pack saves every device into one PACKAGED message.
-func (s *Source) pack() ([]byte, error) {
+// pack saves devices into one PACKAGED message: every one, but that those whose
+// state comes in parts are only named if there are channels for the parts.
+func (s *Source) pack(ctx context.Context, l *link) ([]byte, error) {
 	blob := wire.Message(wire.TypeListen, nil)
+	add := func(state wire.DeviceState) error { blob = state.Append(blob); return nil }
 	for _, d := range s.machine.Devices() {
-		data, err := d.Save()
-		if err != nil {
-			return nil, fmt.Errorf("device %q: save: %w", d.ID(), err)
+		if l.carriesPartsOf(d) {
+			_ = add(wire.DeviceState{ID: d.ID(), Version: d.Version(), Flags: wire.StateByMulti})
+		} else if err := saveDevice(ctx, d, add); err != nil {
+			return nil, err
 		}
-		if limit, _ := wire.TypeDeviceState.MaxBody(); len(data) > int(limit)-deviceHeader {
-			return nil, fmt.Errorf("device %q: state of %d bytes, at most %d allowed", d.ID(), len(data), int(limit)-deviceHeader)
-		}
-		state := wire.DeviceState{ID: d.ID(), Version: d.Version(), Data: data}
-		blob = state.Append(blob)
 	}
 	if limit, _ := wire.TypePackaged.MaxBody(); len(blob) > int(limit) {
 		return nil, fmt.Errorf("device state of %d bytes, at most %d allowed", len(blob), limit)

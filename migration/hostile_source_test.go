@@ -69,7 +69,7 @@ var hostileWhenAdvised = []hostileSource{
 	{"package: no state", func(s *rawSource) { s.send(packageOf(listenMessage)) }, []string{`device "test0"`, "none came"}},
 	{"package: state twice", func(s *rawSource) { s.send(packageOf(listenMessage, stateMessage, stateMessage)) }, []string{`device "test0"`, "second time"}},
 	{"package: state of a stranger", func(s *rawSource) {
-		s.send(packageOf(listenMessage, stateMessage, wire.DeviceState{ID: "gpu0"}.Append(nil)))
+		s.send(packageOf(listenMessage, stateMessage, wire.DeviceState{ID: "gpu0", Flags: wire.StateConfig}.Append(nil)))
 	}, []string{`device "gpu0"`}},
 }
 

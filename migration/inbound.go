@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"microvm/migration/wire"
@@ -19,9 +20,10 @@ type inbound struct {
 	back *returnPath
 
 	workers sync.WaitGroup
-	meeting *meeting      // of main and the multi channels
-	broken  chan error    // from workers; the first is what counts
-	over    chan struct{} // closed when the session is
+	meeting *meeting                // of main and the multi channels
+	broken  chan error              // from workers; the first is what counts
+	parts   atomic.Pointer[partsIn] // of device states; nil before the package
+	over    chan struct{}           // closed when the session is
 	// handshake: POSTCOPY_RESUME has yet to come, and nothing else may.
 	handshake bool
 	// telling keeps STATS on the wire in the order in which they were true.
@@ -45,6 +47,9 @@ func (d *Destination) serve(ctx context.Context, s *session) error {
 
 	err := in.readMain(ctx)
 	d.current.Store(nil)
+	if parts := in.parts.Load(); parts != nil {
+		parts.end(err)
+	}
 	if err != nil {
 		err = cause(ctx, err)
 		if !d.recoverable(ctx, err) && d.fate.Load() != fateRan {

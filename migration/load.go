@@ -18,20 +18,24 @@ func agree(c wire.Config, m Machine) error {
 			return fmt.Errorf("RAM block %d: the source has %q with %d bytes, the destination %q with %d", i, want.Name, want.Size, b.Name(), b.Size())
 		}
 	}
-	have := map[string]uint32{}
+	have := map[string]wire.Device{}
 	for _, s := range m.Devices() {
-		have[s.ID()] = s.Version()
+		_, parts := s.(PartSnapshotter)
+		have[s.ID()] = wire.Device{ID: s.ID(), Version: s.Version(), Parts: parts}
 	}
 	if len(c.Devices) != len(have) {
 		return fmt.Errorf("the source has %d device states, the destination %d", len(c.Devices), len(have))
 	}
 	for _, dev := range c.Devices {
-		version, ok := have[dev.ID]
+		ours, ok := have[dev.ID]
 		if !ok {
 			return fmt.Errorf("device %q: the destination has none of that name", dev.ID)
 		}
-		if dev.Version > version {
-			return fmt.Errorf("device %q: the source saves format %d, the destination loads up to %d; upgrade the destination", dev.ID, dev.Version, version)
+		if dev.Version > ours.Version {
+			return fmt.Errorf("device %q: the source saves format %d, the destination loads up to %d; upgrade the destination", dev.ID, dev.Version, ours.Version)
+		}
+		if dev.Parts != ours.Parts {
+			return fmt.Errorf("device %q: state in parts: source %v, destination %v; the two sides need devices of the same kind", dev.ID, dev.Parts, ours.Parts)
 		}
 	}
 	return nil
@@ -77,23 +81,20 @@ func unpack(body []byte) ([]wire.DeviceState, error) {
 
 // load loads every device, in the machine's order. A device without a state,
 // or a state without a device, is an error.
-func load(m Machine, states []wire.DeviceState) error {
-	byID := map[string]wire.DeviceState{}
+func load(m Machine, states []wire.DeviceState, parts *partsIn) error {
+	byID := map[string][]wire.DeviceState{}
 	for _, s := range states {
-		if _, twice := byID[s.ID]; twice {
-			return protocolError("DEVICE_STATE", "device %q: a second time", s.ID)
-		}
-		byID[s.ID] = s
+		byID[s.ID] = append(byID[s.ID], s)
 	}
 	for _, dev := range m.Devices() {
-		s, ok := byID[dev.ID()]
+		packets, ok := byID[dev.ID()]
 		if !ok {
 			return protocolError("DEVICE_STATE", "device %q: none came", dev.ID())
 		}
-		if err := dev.Load(s.Version, s.Data); err != nil {
-			return fmt.Errorf("device %q: load state of format %d: %w", dev.ID(), s.Version, err)
+		if err := loadDevice(parts.ctx, dev, packets, parts); err != nil {
+			return err
 		}
-		delete(byID, s.ID)
+		delete(byID, dev.ID())
 	}
 	for id := range byID {
 		return protocolError("DEVICE_STATE", "device %q: this machine has none", id)

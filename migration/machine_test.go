@@ -22,6 +22,7 @@ import (
 type testMachine struct {
 	blocks []*memslot.Block
 	device *testDevice
+	parts  []*partDevice // devices whose state comes in parts, loaded after device
 
 	paused  atomic.Int32
 	resumed atomic.Int32
@@ -88,7 +89,13 @@ func newTestMachine(t *testing.T, sizes ...uint64) *testMachine {
 
 func (m *testMachine) Blocks() []*memslot.Block { return m.blocks }
 
-func (m *testMachine) Devices() []Snapshotter { return []Snapshotter{m.device} }
+func (m *testMachine) Devices() []Snapshotter {
+	devices := []Snapshotter{m.device}
+	for _, d := range m.parts {
+		devices = append(devices, d)
+	}
+	return devices
+}
 
 func (m *testMachine) Config() ([]byte, error) {
 	var c testConfig

@@ -139,7 +139,7 @@ func packageOf(messages ...[]byte) []byte {
 var (
 	listenMessage = wire.Message(wire.TypeListen, nil)
 	runMessage    = wire.Message(wire.TypeRun, nil)
-	stateMessage  = wire.DeviceState{ID: "test0", Version: 1, Data: []byte("state")}.Append(nil)
+	stateMessage  = wire.DeviceState{ID: "test0", Version: 1, Flags: wire.StateConfig, Data: []byte("state")}.Append(nil)
 )
 
 // zeros is a RAM message of count zero pages.

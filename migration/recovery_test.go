@@ -145,7 +145,15 @@ func cutRun(t *testing.T, seed uint64, cuts int, reach int64, connections int) (
 	defer cancel()
 	src := newTestMachine(t, 4<<20, wire.PageSize)
 	src.fill(t)
-	build, built := builderOf(t, func(dst *testMachine) { dst.guests = 2 })
+	if connections > 1 {
+		src.parts = []*partDevice{{id: "gpu0", saves: 30}, {id: "gpu1", saves: 30}}
+	}
+	build, built := builderOf(t, func(dst *testMachine) {
+		dst.guests = 2
+		for _, d := range src.parts {
+			dst.parts = append(dst.parts, &partDevice{id: d.id})
+		}
+	})
 	ln, err := Listen(ctx, Address{"tcp", "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
@@ -169,6 +177,9 @@ func cutRun(t *testing.T, seed uint64, cuts int, reach int64, connections int) (
 		(&move{source: src, dest: built(), report: rep}).completed(t)
 		if rep.Verified == nil || !*rep.Verified {
 			t.Errorf("not verified: %q", rep.Error)
+		}
+		for _, d := range built().parts {
+			d.loaded(t, 30)
 		}
 		return true
 	case errors.As(err, &paused):

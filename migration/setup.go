@@ -109,7 +109,8 @@ func (s *Source) config() ([]byte, error) {
 		c.Blocks = append(c.Blocks, wire.Block{Name: b.Name(), Size: b.Size(), PageSize: b.PageSize()})
 	}
 	for _, d := range s.machine.Devices() {
-		c.Devices = append(c.Devices, wire.Device{ID: d.ID(), Version: d.Version()})
+		_, parts := d.(PartSnapshotter)
+		c.Devices = append(c.Devices, wire.Device{ID: d.ID(), Version: d.Version(), Parts: parts})
 	}
 	body, err := json.Marshal(c)
 	if err != nil {

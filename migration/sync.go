@@ -175,6 +175,18 @@ func (in *inbound) readMulti(c net.Conn) error {
 			case <-in.over:
 				return net.ErrClosed
 			}
+		case wire.TypeDeviceState:
+			parts := in.parts.Load()
+			if parts == nil {
+				return protocolError("DEVICE_STATE", "before the package")
+			}
+			state, err := wire.DecodeDeviceState(body)
+			if err == nil {
+				err = parts.put(state)
+			}
+			if err != nil {
+				return err
+			}
 		case wire.TypeComplete:
 			return nil
 		default:

@@ -21,14 +21,21 @@ func (in *inbound) packaged(body []byte) error {
 	if err != nil {
 		return err
 	}
+	parts, err := newPartsIn(d.machine, states, len(in.s.multi))
+	if err != nil {
+		return err
+	}
+	in.parts.Store(parts)
 	d.pager.Load().listen(d.fail)
 	d.phase.Store(PhaseListening)
 	d.current.Store(in)
 	in.workers.Go(in.urgent)
 	in.workers.Go(in.watchFate)
 	d.loaded = make(chan error, 1)
+	parts.start(&d.loader)
 	d.loader.Go(func() {
-		err := load(d.machine, states)
+		err := load(d.machine, states, parts)
+		parts.end(err)
 		d.loaded <- err
 		if err == nil {
 			if !d.phase.CompareAndSwap(PhaseListening, PhaseLoaded) {

@@ -41,6 +41,7 @@ type Block struct {
 type Device struct {
 	ID      string `json:"id"`
 	Version uint32 `json:"version"`
+	Parts   bool   `json:"parts,omitempty"` // its state comes in several packets
 }
 
 // DecodeConfig decodes and checks the body of a CONFIG.
@@ -228,13 +229,23 @@ func DecodeDiscard(b []byte) (Discard, error) {
 	return d, nil
 }
 
+// Flags of a DeviceState.
+const (
+	// StateConfig marks the last packet of a device, which is loaded last:
+	// the only one of most devices.
+	StateConfig = 1
+	// StateByMulti stands, in a package, for a state whose packets come by
+	// the multi channels.
+	StateByMulti = 2
+)
+
 // DeviceState is the state of one device. Wire: id length u8, id, Version
 // be32, Index be32, Flags be32, data to the end of the body.
 type DeviceState struct {
 	ID      string
 	Version uint32
-	Index   uint32 // of this packet among the device's
-	Flags   uint32 // zero in version 1
+	Index   uint32 // of this packet among the device's, from 0 on
+	Flags   uint32 // StateConfig, StateByMulti or neither
 	Data    []byte // aliases what was decoded
 }
 
@@ -262,8 +273,17 @@ func DecodeDeviceState(b []byte) (DeviceState, error) {
 		Flags:   binary.BigEndian.Uint32(b[8:]),
 		Data:    b[12:],
 	}
-	if d.Flags != 0 {
+	switch d.Flags {
+	case 0, StateConfig:
+	case StateByMulti:
+		if len(d.Data) != 0 || d.Index != 0 {
+			return DeviceState{}, errorf("DEVICE_STATE", "device %q: %d bytes, index %d, of a state that comes by the multi channels", d.ID, len(d.Data), d.Index)
+		}
+	default:
 		return DeviceState{}, errorf("DEVICE_STATE", "device %q: this version (%d) knows no flags %#x", d.ID, Version, d.Flags)
+	}
+	if d.Index >= MaxParts {
+		return DeviceState{}, errorf("DEVICE_STATE", "device %q: packet %d, at most %d allowed", d.ID, d.Index, MaxParts)
 	}
 	return d, nil
 }

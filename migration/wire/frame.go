@@ -64,11 +64,13 @@ var forward = map[Type]struct {
 
 // Bounds on what one message may hold.
 const (
-	MaxBlocks        = 64      // RAM blocks of one VM
-	MaxRunPages      = 512     // target pages in one RAM message: 2 MiB, a huge page
-	MaxDiscardRanges = 1024    // ranges in one RAM_DISCARD
-	MaxChecksums     = 1 << 16 // pages in one CHECKSUMS
-	maxName          = 255     // bytes in the name of a block, a device
+	MaxBlocks        = 64        // RAM blocks of one VM
+	MaxRunPages      = 512       // target pages in one RAM message: 2 MiB, a huge page
+	MaxDiscardRanges = 1024      // ranges in one RAM_DISCARD
+	MaxChecksums     = 1 << 16   // pages in one CHECKSUMS
+	MaxParts         = 1 << 16   // packets of one device's state
+	MaxPartsBytes    = 256 << 20 // of all states that come by multi channels
+	maxName          = 255       // bytes in the name of a block, a device
 )
 
 func (t Type) String() string {

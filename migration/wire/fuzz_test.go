@@ -51,7 +51,7 @@ func FuzzDiscard(f *testing.F) {
 }
 
 func FuzzDeviceState(f *testing.F) {
-	fuzzBody(f, TypeDeviceState, DecodeDeviceState, func(d DeviceState) []byte { return d.Append(nil) }, DeviceState{ID: "cpu0", Version: 1, Data: []byte("state")})
+	fuzzBody(f, TypeDeviceState, DecodeDeviceState, func(d DeviceState) []byte { return d.Append(nil) }, DeviceState{ID: "cpu0", Version: 1, Flags: StateConfig, Data: []byte("state")}, DeviceState{ID: "gpu0", Index: 7, Data: []byte("part")}, DeviceState{ID: "gpu0", Flags: StateByMulti})
 }
 
 func FuzzChecksums(f *testing.F) {

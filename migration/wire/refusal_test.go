@@ -112,6 +112,9 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 		{"DEVICE_STATE: empty", decode(DecodeDeviceState, nil), []string{"DEVICE_STATE"}},
 		{"DEVICE_STATE: no id", decode(DecodeDeviceState, make([]byte, 13)), []string{"DEVICE_STATE"}},
 		{"DEVICE_STATE: short", decode(DecodeDeviceState, append(body(1, 'd'), make([]byte, 11)...)), []string{"DEVICE_STATE", "past the end"}},
+		{"DEVICE_STATE: by multi, with data", decode(DecodeDeviceState, DeviceState{ID: "gpu0", Flags: StateByMulti, Data: body(1)}.Append(nil)[HeaderSize:]), []string{"DEVICE_STATE", `"gpu0"`, "1 bytes"}},
+		{"DEVICE_STATE: by multi, and the last", decode(DecodeDeviceState, DeviceState{ID: "gpu0", Flags: StateByMulti | StateConfig}.Append(nil)[HeaderSize:]), []string{"DEVICE_STATE", `"gpu0"`, "0x3"}},
+		{"DEVICE_STATE: too many packets", decode(DecodeDeviceState, DeviceState{ID: "gpu0", Index: MaxParts}.Append(nil)[HeaderSize:]), []string{"DEVICE_STATE", `"gpu0"`, "65536"}},
 		{"DEVICE_STATE: flags", decode(DecodeDeviceState, DeviceState{ID: "serial0", Flags: 6}.Append(nil)[HeaderSize:]), []string{"DEVICE_STATE", `"serial0"`, "0x6"}},
 
 		{"CHECKSUMS: none", decode(DecodeChecksums, make([]byte, 10)), []string{"CHECKSUMS", "10 bytes"}},

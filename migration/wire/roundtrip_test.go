@@ -90,6 +90,8 @@ func TestForwardMessagesComeBackAsTheyWere(t *testing.T) {
 	}
 	for _, want := range []DeviceState{
 		{ID: "kvm", Version: 1, Data: []byte{}},
+		{ID: "kvm", Version: 1, Flags: StateByMulti, Data: []byte{}},
+		{ID: "gpu0", Version: 1, Index: MaxParts - 1, Flags: StateConfig, Data: []byte("last")},
 		{ID: longName, Version: 1<<32 - 1, Index: 7, Data: []byte("state")},
 	} {
 		got, err := DecodeDeviceState(frame(t, TypeDeviceState, want.Append(nil)))
@@ -124,7 +126,7 @@ func TestConfigComesBackAsItWas(t *testing.T) {
 	want := Config{
 		VM:      "debian",
 		Blocks:  []Block{{"ram", 1 << 30, 4096}, {longName, 2 << 20, 2 << 20}},
-		Devices: []Device{{"kvm", 1}, {"cpu0", 1<<32 - 1}},
+		Devices: []Device{{"kvm", 1, false}, {"cpu0", 1<<32 - 1, true}},
 		Verify:  true,
 		Machine: json.RawMessage(`{"cpus":1}`),
 	}
