@@ -12,9 +12,8 @@ import (
 func TestAGuestThatIsDeclinedAfterRunGoesBack(t *testing.T) {
 	for _, lost := range []string{"nothing", "POSTCOPY_RUN", "FAILED", "CANCEL"} {
 		t.Run(lost+" is lost", func(t *testing.T) {
-			// A CANCEL that comes too late for a machine under load is as
-			// good as lost: see TestMain.
-			recover := patience / 4
+			drainFor(t, patience)
+			recover := time.Minute
 			if lost == "CANCEL" {
 				recover = 2 * time.Second // nobody comes back
 			}
@@ -52,6 +51,7 @@ func (stillborn) Run() error { return errTest }
 
 // vCPUs that could not be started have not run.
 func TestAGuestThatCannotBeStartedGoesBack(t *testing.T) {
+	drainFor(t, patience)
 	l := &ledger{}
 	build := buildOwned(t, l, nil)
 	r := receiveWith(t, l, DestinationOptions{Recover: time.Minute}, func(ctx context.Context, config []byte) (DestinationMachine, error) {
@@ -66,6 +66,7 @@ func TestAGuestThatCannotBeStartedGoesBack(t *testing.T) {
 
 // A destination that is ready to run hears of a cancel at once.
 func TestADestinationThatIsReadyHearsOfACancel(t *testing.T) {
+	drainFor(t, patience)
 	l := &ledger{}
 	r := receiveWith(t, l, DestinationOptions{Recover: time.Minute}, buildOwned(t, l, nil))
 	var s *sender

@@ -55,7 +55,8 @@ func (s *Source) handOver(ctx context.Context, l *link, last func() error) (sums
 	d.LoadNS = int64(loadNanos)
 	s.opt.Events.downtime("load", d.LoadNS)
 	if s.opt.Verify {
-		sums = startChecksums(s.machine.Blocks())
+		sums = newChecksums(s.machine.Blocks())
+		sums.start()
 	}
 	// From here on there is no way back by ourselves.
 	if !s.committed.CompareAndSwap(undecided, runWritten) {

@@ -43,7 +43,7 @@ func sends(messages ...[]byte) func(d *rawDest) {
 	return func(d *rawDest) { d.send(messages...) }
 }
 
-func hangsUp(d *rawDest) { d.main.Close() }
+func hangsUp(d *rawDest) { d.hangUp() }
 
 var (
 	req   = wire.AppendReqPages
@@ -55,7 +55,8 @@ var (
 func TestAHostileDestinationBeforeRunCostsNothing(t *testing.T) {
 	for _, c := range []hostileDest{
 		{"hangs up at once", hangsUp, []string{"the destination closed"}},
-		{"hangs up the urgent channel, then main", func(d *rawDest) { d.urgent.Close(); d.main.Close() }, []string{"the destination closed"}},
+		{"resets the connection", func(d *rawDest) { d.main.(*net.TCPConn).SetLinger(0); d.main.Close() }, []string{"the destination closed"}},
+		{"hangs up the urgent channel, then main", func(d *rawDest) { d.urgent.Close(); d.hangUp() }, []string{"the destination closed"}},
 		{"a message that nobody knows", toPing(sends(wire.AppendHeader(nil, wire.Header{Type: 99}))), []string{"type 99"}},
 		{"PONG too long", toPing(sends(wire.AppendHeader(nil, wire.Header{Type: 2, Length: 5}))), []string{"PONG", "5 bytes"}},
 		{"another PONG", toPing(sends(pong(nil, 99))), []string{"PONG", "number 99, not 0"}},
@@ -65,7 +66,7 @@ func TestAHostileDestinationBeforeRunCostsNothing(t *testing.T) {
 		{"SHUT 0", toPing(sends(shut0)), []string{"closed"}},
 		{"SHUT 5", toPing(sends(wire.AppendShut(nil, 5))), []string{"closed"}},
 		{"STATS of garbage", toPing(sends(wire.AppendStats(nil, []byte("{{{{")))), []string{"STATS"}},
-		{"hangs up inside a message", toPing(func(d *rawDest) { d.send(pong(nil, 0)[:6]); d.main.Close() }), []string{"EOF"}},
+		{"hangs up inside a message", toPing(func(d *rawDest) { d.send(pong(nil, 0)[:6]); d.hangUp() }), []string{"EOF"}},
 
 		{"hangs up at the package", toPackage(hangsUp), []string{"EOF"}},
 		{"SHUT 0 at the package", toPackage(sends(shut0)), []string{"closed"}},
@@ -147,7 +148,7 @@ func TestAHostileDestinationAfterRunKeepsTheGuest(t *testing.T) {
 		{"REQ_PAGES of an unknown block", toComplete(sends(req(nil, "vga", 0, 4096))), []string{"REQ_PAGES", `"vga"`}},
 		{"hangs up instead of SHUT", toComplete(hangsUp), []string{"EOF"}},
 		{"SHUT 7", toComplete(sends(wire.AppendShut(nil, 7))), []string{"status 7"}},
-		{"half of SHUT", toComplete(func(d *rawDest) { d.send(shut0[:7]); d.main.Close() }), []string{"EOF"}},
+		{"half of SHUT", toComplete(func(d *rawDest) { d.send(shut0[:7]); d.hangUp() }), []string{"EOF"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := send(t, &ledger{}, newRawDest(t, c.play), Options{Verify: true})

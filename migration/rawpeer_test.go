@@ -235,6 +235,13 @@ func (d *rawDest) send(messages ...[]byte) {
 	}
 }
 
+// hangUp ends what is said here, so that the source reads all of it and then the
+// end of the stream. To close with something unread would destroy both.
+func (d *rawDest) hangUp() {
+	_ = d.main.(*net.TCPConn).CloseWrite() // an error is one of a connection that is closed
+	_, _ = io.Copy(io.Discard, d.in)
+}
+
 // until reads what the source sends up to a message of type t, answering every
 // PING before it.
 func (d *rawDest) until(t wire.Type) {

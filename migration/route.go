@@ -129,5 +129,6 @@ func (s *Source) Resume(ctx context.Context, dest Address, within time.Duration)
 	rep := *s.report
 	rep.Error = ""
 	s.report = &rep
+	s.sums.start()
 	return s.finish(&rep, s.postcopy(ctx, nil))
 }

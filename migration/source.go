@@ -166,6 +166,7 @@ func (s *Source) Run(ctx context.Context) (*Report, error) {
 
 // finish completes the report. What it returns is what Run and Resume do.
 func (s *Source) finish(rep *Report, err error) (*Report, error) {
+	s.sums.stop()
 	var paused *PausedError
 	phase := PhaseCompleted
 	switch {

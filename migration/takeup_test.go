@@ -154,6 +154,7 @@ func TestWhatIsNotPausedCannotBeTakenUp(t *testing.T) {
 // POSTCOPY_RUN was lost, and the destination has given up since: whoever takes
 // the migration up gets the guest back.
 func TestAMigrationThatIsTakenUpMayBeDeclined(t *testing.T) {
+	drainFor(t, patience)
 	l := &ledger{}
 	r := receiveWith(t, l, DestinationOptions{Recover: time.Hour}, buildOwned(t, l, nil))
 	addr, _ := newOutage(t, r.addr, point{mainLeg, "POSTCOPY_RUN", 1})
