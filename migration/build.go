@@ -32,8 +32,8 @@ func (in *inbound) config(ctx context.Context, body []byte) error {
 	return nil
 }
 
-// advise checks the page sizes, which postcopy needs equal: a page of the
-// destination is placed whole, so it must arrive whole.
+// advise takes in the page sizes, and tells the source its own if they differ:
+// a page of the destination is placed whole, so it must arrive whole.
 func (in *inbound) advise(body []byte) error {
 	d := in.d
 	a, err := wire.DecodeAdvise(body)
@@ -50,10 +50,8 @@ func (in *inbound) advise(body []byte) error {
 	if len(a.PageSizes) != len(blocks) {
 		return protocolError("POSTCOPY_ADVISE", "%d blocks, CONFIG had %d", len(a.PageSizes), len(blocks))
 	}
-	for i, b := range blocks {
-		if a.PageSizes[i] != b.PageSize() {
-			return &RefusedError{fmt.Sprintf("RAM block %q: postcopy needs matching host page sizes: source %d, destination %d", b.Name(), a.PageSizes[i], b.PageSize())}
-		}
+	if err := in.sayPageSizes(a); err != nil {
+		return err
 	}
 	// Armed this early, userfaultfd puts what comes by precopy in place as
 	// well, three times as fast as first touches would.

@@ -38,8 +38,8 @@ var hostileAtFirst = []hostileSource{
 	{"CONFIG without a device that is built", func(s *rawSource) { s.send(config(func(c *wire.Config) { c.Devices = nil })) }, []string{"0 device", "1"}},
 	{"CONFIG with a newer device", func(s *rawSource) { s.send(config(func(c *wire.Config) { c.Devices[0].Version = 7 })) }, []string{`device "test0"`, "format 7", "up to 1", "upgrade"}},
 	{"ADVISE before CONFIG", func(s *rawSource) { s.send(advise()) }, []string{"POSTCOPY_ADVISE", "phase setup"}},
-	{"ADVISE with huge pages", func(s *rawSource) { s.send(config(nil), advise(2<<20, 4096)) },
-		[]string{`"ram0"`, "postcopy needs matching host page sizes: source 2097152, destination 4096"}},
+	{"ADVISE with pages of no size", func(s *rawSource) { s.send(config(nil), advise(4096, 0)) }, []string{"POSTCOPY_ADVISE", `"ram1"`, "page size 0"}},
+	{"ADVISE with pages of 12 KiB", func(s *rawSource) { s.send(config(nil), advise(12288, 4096)) }, []string{"POSTCOPY_ADVISE", `"ram0"`, "12288"}},
 	{"ADVISE in pages of 64 KiB", func(s *rawSource) {
 		s.send(config(nil), wire.Advise{TargetPageSize: 65536, PageSizes: []uint64{4096, 4096}}.Append(nil))
 	}, []string{"65536", "4096"}},

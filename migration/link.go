@@ -97,7 +97,7 @@ func (l *link) read(s *Source) error {
 	buf := make([]byte, wire.MaxReturnBody)
 	answer := newAnswerer(s.ram, l)
 	var arrived *arrivals
-	running := false
+	running, ponged := false, false
 	for {
 		t, body, err := wire.ReadReturn(r, buf)
 		if err != nil {
@@ -115,7 +115,20 @@ func (l *link) read(s *Source) error {
 			if err := answer.pages(req); err != nil {
 				return err
 			}
+		case wire.ReturnPageSizes:
+			// Whoever sends pages begins after the first PONG.
+			if l.resume || ponged {
+				return protocolError("PAGE_SIZES", "not in answer to POSTCOPY_ADVISE")
+			}
+			sizes, err := wire.DecodePageSizes(body)
+			if err == nil {
+				err = s.ram.setUnits(sizes)
+			}
+			if err != nil {
+				return err
+			}
 		case wire.ReturnPong:
+			ponged = true
 			if !offer(l.pongs, wire.DecodeUint32(body)) {
 				return protocolError("PONG", "not asked for")
 			}

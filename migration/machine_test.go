@@ -70,9 +70,15 @@ type testConfig struct{ Sizes []uint64 }
 
 func newTestMachine(t *testing.T, sizes ...uint64) *testMachine {
 	t.Helper()
+	return newMachineOf(t, memslot.Anonymous, sizes...)
+}
+
+// newMachineOf makes its blocks of a kind of memory.
+func newMachineOf(t *testing.T, backing memslot.Backing, sizes ...uint64) *testMachine {
+	t.Helper()
 	m := &testMachine{device: &testDevice{text: "state of the device", version: 1}, done: make(chan struct{})}
 	for i, size := range sizes {
-		b, err := memslot.NewBlock(fmt.Sprintf("ram%d", i), size, memslot.BlockOptions{})
+		b, err := memslot.NewBlock(fmt.Sprintf("ram%d", i), size, memslot.BlockOptions{Backing: backing})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,7 @@ type outgoing struct {
 type outgoingBlock struct {
 	name    string
 	mem     []byte // the whole block; the VM is paused when it is read
-	perHost uint64 // target pages in a host page
+	perHost uint64 // target pages in a host page of the destination, which is what is sent whole
 	pages   uint64 // host pages
 	// sent has the host pages that the destination has, or will, as they are
 	// now: each page that is clear has yet to be sent.

@@ -30,10 +30,16 @@ type busyMachine struct {
 
 func newBusyMachine(t *testing.T, size, busy uint64, rate time.Duration) *busyMachine {
 	t.Helper()
-	m := &busyMachine{testMachine: newTestMachine(t, size), rng: rand.New(rand.NewPCG(1, 2)), bytes: busy, rate: rate, logging: make(chan struct{})}
+	return busyOn(t, newTestMachine(t, size), busy, rate)
+}
+
+// busyOn gives a machine of one block such a guest.
+func busyOn(t *testing.T, of *testMachine, busy uint64, rate time.Duration) *busyMachine {
+	t.Helper()
+	m := &busyMachine{testMachine: of, rng: rand.New(rand.NewPCG(1, 2)), bytes: busy, rate: rate, logging: make(chan struct{})}
 	m.fill(t)
 	m.mem = memslot.NewMemory(nullRegions{}, 4)
-	if err := m.mem.Map(0, 0, m.blocks[0], 0, size, 0); err != nil {
+	if err := m.mem.Map(0, 0, m.blocks[0], 0, m.blocks[0].Size(), 0); err != nil {
 		t.Fatal(err)
 	}
 	m.work()
@@ -114,6 +120,12 @@ func moveBusy(t *testing.T, src *busyMachine, opt Options) *move {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	build, built := builderOf(t, func(dst *testMachine) { dst.guests = 2 })
+	return moveTo(t, ctx, src, opt, build, built)
+}
+
+// moveTo moves it to what build builds.
+func moveTo(t *testing.T, ctx context.Context, src *busyMachine, opt Options, build Builder, built func() *testMachine) *move {
+	t.Helper()
 	addr, d, done := destination(t, ctx, build)
 	opt.Log, opt.Verify = testLog(t), true
 	s, err := NewSource(src, addr, opt)

@@ -140,11 +140,7 @@ func TestCutAnywhereEndsInOneOfTwoWays(t *testing.T) {
 }
 
 func cutRun(t *testing.T, seed uint64, cuts int, reach int64, connections int) (completed bool) {
-	const recover = 30 * time.Second
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	src := newTestMachine(t, 4<<20, wire.PageSize)
-	src.fill(t)
 	if connections > 1 {
 		src.parts = []*partDevice{{id: "gpu0", saves: 30}, {id: "gpu1", saves: 30}}
 	}
@@ -154,6 +150,15 @@ func cutRun(t *testing.T, seed uint64, cuts int, reach int64, connections int) (
 			dst.parts = append(dst.parts, &partDevice{id: d.id})
 		}
 	})
+	return cutMove(t, seed, cuts, reach, connections, src, build, built)
+}
+
+// cutMove moves src to what build builds.
+func cutMove(t *testing.T, seed uint64, cuts int, reach int64, connections int, src *testMachine, build Builder, built func() *testMachine) (completed bool) {
+	const recover = 30 * time.Second
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	src.fill(t)
 	ln, err := Listen(ctx, Address{"tcp", "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
@@ -195,7 +200,11 @@ func cutRun(t *testing.T, seed uint64, cuts int, reach int64, connections int) (
 		if b := built(); b != nil && b.running.Load() {
 			t.Error("both sides run")
 		}
-		blank := newTestMachine(t, 4<<20, wire.PageSize)
+		var sizes []uint64
+		for _, b := range src.blocks {
+			sizes = append(sizes, b.Size())
+		}
+		blank := newTestMachine(t, sizes...)
 		blank.fill(t)
 		equalMemory(t, src, blank)
 	}

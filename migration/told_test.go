@@ -26,7 +26,7 @@ func TestADestinationSaysWhyItGivesUp(t *testing.T) {
 		r := receive(t, l, nil)
 		_, addr := newProxy(t, r.addr, func(at point, message []byte) (int, bool) {
 			if at.name == "POSTCOPY_ADVISE" {
-				copy(message, wire.Advise{TargetPageSize: wire.PageSize, PageSizes: []uint64{2 << 20, 4096}}.Append(nil))
+				copy(message, wire.Advise{TargetPageSize: 4 * wire.PageSize, PageSizes: []uint64{2 << 20, 4096}}.Append(nil))
 			}
 			return len(message), false
 		})
@@ -36,7 +36,7 @@ func TestADestinationSaysWhyItGivesUp(t *testing.T) {
 		if !errors.As(err, &refused) {
 			t.Errorf("error %v, want a *RefusedError", err)
 		}
-		says(t, err, `"ram0"`, "2097152", "4096")
+		says(t, err, "16384", "4096")
 		s.stayed()
 	})
 	t.Run("device", func(t *testing.T) {

@@ -116,9 +116,8 @@ type machineConfig struct {
 }
 
 type blockConfig struct {
-	Name     string `json:"name"`
-	Size     uint64 `json:"size"`
-	PageSize uint64 `json:"page_size"`
+	Name string `json:"name"`
+	Size uint64 `json:"size"`
 }
 
 type deviceConfig struct {

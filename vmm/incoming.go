@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"microvm/guest"
 )
 
@@ -20,7 +22,7 @@ func (vm *VM) Config() ([]byte, error) {
 		TSCKHz: vm.tscKHz,
 	}
 	for _, b := range vm.Blocks() {
-		c.Blocks = append(c.Blocks, blockConfig{Name: b.Name(), Size: b.Size(), PageSize: b.PageSize()})
+		c.Blocks = append(c.Blocks, blockConfig{Name: b.Name(), Size: b.Size()})
 	}
 	for _, d := range vm.snapshotters {
 		c.Devices = append(c.Devices, deviceConfig{ID: d.ID(), Version: d.Version()})
@@ -39,6 +41,12 @@ func NewIncoming(ctx context.Context, configJSON []byte, o Options) (*VM, error)
 	if o.Name != "" {
 		c.VM.Name = o.Name
 	}
+	if o.Hugepages != nil {
+		c.VM.Hugepages = *o.Hugepages
+		if err := c.VM.Validate(); err != nil {
+			return nil, fmt.Errorf("incoming VM on huge pages: %w", err)
+		}
+	}
 	vm, err := incoming(ctx, c, o)
 	if err != nil {
 		return nil, fmt.Errorf("incoming VM %s: %w", c.VM.Name, err)
@@ -51,6 +59,9 @@ func incoming(ctx context.Context, c machineConfig, o Options) (*VM, error) {
 		return nil, err
 	}
 	vm, err := assemble(ctx, c.VM, StateIncoming, o)
+	if c.VM.Hugepages && errors.Is(err, unix.ENOMEM) {
+		return nil, fmt.Errorf("%w; or take the VM in on other pages: microvm receive --hugepages off", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +115,8 @@ func (vm *VM) checkCPU(c machineConfig) error {
 	return errors.Join(err, vm.checkTSC(c.TSCKHz))
 }
 
-// checkBlocks compares the RAM blocks one by one.
+// checkBlocks compares the RAM blocks one by one. Their page sizes may differ:
+// migration sees to that.
 func (vm *VM) checkBlocks(c machineConfig) error {
 	ours := vm.Blocks()
 	if len(c.Blocks) != len(ours) {
@@ -115,10 +127,6 @@ func (vm *VM) checkBlocks(c machineConfig) error {
 		if theirs.Name != b.Name() || theirs.Size != b.Size() {
 			return fmt.Errorf("machine config: RAM block %d is %q of %d bytes, this program makes %q of %d",
 				i, theirs.Name, theirs.Size, b.Name(), b.Size())
-		}
-		if theirs.PageSize != b.PageSize() {
-			return fmt.Errorf("RAM block %q: the source has pages of %d bytes, this host of %d: postcopy needs the same",
-				b.Name(), theirs.PageSize, b.PageSize())
 		}
 	}
 	return nil

@@ -22,6 +22,9 @@ type ArrivalOptions struct {
 	// MaxConnections is over how many the source may spread memory; 0 is
 	// migration.MaxConnections.
 	MaxConnections int
+	// Hugepages says whether guest RAM here is made of 2 MiB pages; nil
+	// stands for what it is at the source.
+	Hugepages *bool
 }
 
 // An Arrival is a VM on its way in from another host.
@@ -114,7 +117,7 @@ func (a *Arrival) open(name string) error {
 
 // build is the migration's Builder.
 func (a *Arrival) build(ctx context.Context, config []byte) (migration.DestinationMachine, error) {
-	vm, err := NewIncoming(ctx, config, Options{Logger: a.o.Logger, Console: a.o.Console, Name: a.o.Name})
+	vm, err := NewIncoming(ctx, config, Options{Logger: a.o.Logger, Console: a.o.Console, Name: a.o.Name, Hugepages: a.o.Hugepages})
 	if err != nil {
 		return nil, err
 	}

@@ -227,7 +227,6 @@ func TestIncomingIsRefusedByName(t *testing.T) {
 		{"memory", func(c *machineConfig) { c.VM.Memory = 60 << 30; c.Blocks[0].Size = 60 << 30 }, "61440 MiB"},
 		{"RAM block", func(c *machineConfig) { c.Blocks[0].Name = "rom" }, `"rom"`},
 		{"RAM blocks", func(c *machineConfig) { c.Blocks = nil }, "0 RAM blocks"},
-		{"page size", func(c *machineConfig) { c.Blocks[0].PageSize = 2 << 20 }, "2097152"},
 		{"device", func(c *machineConfig) { c.Devices[2].ID = "teapot0" }, `unknown device "teapot0"`},
 		{"missing device", func(c *machineConfig) { c.Devices = c.Devices[:3] }, `no device "rtc0"`},
 		{"device version", func(c *machineConfig) { c.Devices[2].Version = 77 }, `"serial0" has version 77`},

@@ -23,6 +23,8 @@ type Options struct {
 	Console *Console
 	// Name, if not empty, replaces the name that an incoming VM had.
 	Name string
+	// Hugepages, if not nil, replaces the incoming VM's.
+	Hugepages *bool
 }
 
 func (o Options) logger() *slog.Logger {

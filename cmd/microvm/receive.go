@@ -20,7 +20,7 @@ import (
 var receiveCommand = command{
 	name:    "receive",
 	summary: "Take in a VM from another host and run it",
-	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N] [--events FILE|-]",
+	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--hugepages same|on|off] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N] [--events FILE|-]",
 	about: `
 Waits for one migration, builds the VM that it describes, and runs it as if it
 had been started here. The first line on stdout is the address to migrate to;
@@ -40,6 +40,11 @@ signal. If the source has not heard, it keeps the VM paused; microvm migrate VM
 --resume there asks this side again, and once this side has ended, --take-back
 lets the VM run on there.
 
+Guest memory is made of the same pages as at the source: of 2 MiB ones from this
+host's pool (sysctl vm.nr_hugepages) if the VM was started with --hugepages. This
+host's --hugepages on or off decides otherwise; the source then sends pages of
+the size that they have here.
+
 Whoever can connect to the address can hand this host a VM: listen on a network
 that only the hosts of your VMs are on, or on a unix socket.
 
@@ -51,13 +56,14 @@ nor within --timeout.`,
 		"microvm receive --listen unix:/run/microvm/in.sock --console socket",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
-		var listen, name, mode, events string
+		var listen, name, mode, events, hugepages string
 		var timeout, recover time.Duration
 		var connections int
 		flags.StringVar(&listen, "listen", "", "`address` to wait at: tcp:HOST:PORT or unix:PATH")
 		flags.StringVar(&name, "name", "", "the VM's name here (default the name it had)")
 		flags.StringVar(&mode, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off")
 		flags.StringVar(&events, "events", "", "write what happens, a JSON object a line, to a `FILE`, or to stdout after the address: - (docs/events.md)")
+		flags.StringVar(&hugepages, "hugepages", "same", "guest memory from the pool of 2 MiB pages: same as at the source, on or off")
 		flags.DurationVar(&timeout, "timeout", 0, "give up if the VM does not run here by then (default never)")
 		flags.DurationVar(&recover, "recover", defaultRecover, "how long to wait for the source if the connection breaks, unless the VM needs it")
 		flags.IntVar(&connections, "max-connections", migration.MaxConnections, "over how many connections the source may spread memory")
@@ -81,6 +87,10 @@ nor within --timeout.`,
 			if events == "-" && mode == vmm.ConsoleStdio {
 				return usagef("--events - and --console stdio exclude each other: use --console socket, or a file")
 			}
+			pages, ok := hugepagesHere[hugepages]
+			if !ok {
+				return usagef("--hugepages %s: has to be same, on or off", hugepages)
+			}
 			if name != "" {
 				if err := vmm.ValidateName(name); err != nil {
 					return usagef("%v", err)
@@ -91,7 +101,7 @@ nor within --timeout.`,
 				return err
 			}
 			defer ln.Close()
-			r := &reception{session: newSession(mode), name: name, timeout: timeout, recover: recover, connections: connections}
+			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections}
 			if events != "" {
 				w, err := openEvents(events, stdout)
 				if err != nil {
@@ -107,18 +117,22 @@ nor within --timeout.`,
 
 // reception is one run of the command.
 type reception struct {
-	session *session
-	name    string
-	timeout time.Duration
-	recover time.Duration
+	session   *session
+	name      string
+	hugepages *bool
+	timeout   time.Duration
+	recover   time.Duration
 	// connections is how many the source may have for memory.
 	connections int
 	events      *migration.EventLog // nil, like writer: nobody wants them
 	writer      *eventWriter
 }
 
+// hugepagesHere are the values of --hugepages.
+var hugepagesHere = map[string]*bool{"same": nil, "on": new(true), "off": new(false)}
+
 func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
-	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, MaxConnections: r.connections, Events: r.events})
+	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, Hugepages: r.hugepages, MaxConnections: r.connections, Events: r.events})
 	if err != nil {
 		return err
 	}

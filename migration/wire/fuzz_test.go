@@ -196,6 +196,7 @@ func FuzzReturn(f *testing.F) {
 	b = AppendStats(b, []byte("{}"))
 	b = AppendRecvBitmap(b, "ram", 8, []byte{0xFF, 1})
 	b = AppendResumeAck(b, ResumeRunning)
+	b = AppendPageSizes(b, []uint64{4096, 2 << 20})
 	f.Add(AppendShut(b, 0))
 	f.Add([]byte{0, 3, 0, 16})
 	buf := make([]byte, MaxReturnBody)
@@ -229,6 +230,12 @@ func FuzzReturn(f *testing.F) {
 				again = AppendStats(nil, body)
 			case ReturnResumeAck:
 				again = AppendResumeAck(nil, DecodeUint32(body))
+			case ReturnPageSizes:
+				sizes, err := DecodePageSizes(body)
+				if err != nil {
+					continue
+				}
+				again = AppendPageSizes(nil, sizes)
 			case ReturnRecvBitmap:
 				m, err := DecodeRecvBitmap(body)
 				if err != nil {

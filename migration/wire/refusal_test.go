@@ -129,6 +129,7 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 		{"welcome: text too long", welcome(appendHeader(magic[:], 0, 1025, 0)), []string{"answer to hello", "1025 bytes", "1024"}},
 
 		{"return path: unknown type", returnErr(99, 0), []string{"type 99", "no such message"}},
+		{"PAGE_SIZES: half a size", decode(DecodePageSizes, make([]byte, 12)), []string{"PAGE_SIZES", "12 bytes"}},
 		{"RECV_BITMAP: empty", decode(DecodeRecvBitmap, nil), []string{"RECV_BITMAP", "past the end"}},
 		{"RECV_BITMAP: no name", decode(DecodeRecvBitmap, make([]byte, 10)), []string{"RECV_BITMAP"}},
 		{"RECV_BITMAP: no bitmap", decode(DecodeRecvBitmap, append(body(1, 'r'), make([]byte, 8)...)), []string{"RECV_BITMAP"}},
@@ -150,7 +151,7 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 		cases = append(cases, refusal{"header: too long a " + typ.String(), headerErr(typ, limit+1),
 			[]string{typ.String(), fmt.Sprint(limit + 1), fmt.Sprint(limit)}})
 	}
-	for typ := ReturnShut; typ <= ReturnResumeAck; typ++ {
+	for typ := ReturnShut; typ <= ReturnPageSizes; typ++ {
 		bound := returns[typ]
 		cases = append(cases, refusal{"return path: too short a " + bound.name, returnErr(typ, int(bound.min)-1), []string{bound.name, fmt.Sprint(bound.min)}})
 		if bound.max < MaxReturnBody {

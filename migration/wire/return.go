@@ -20,6 +20,7 @@ const (
 	ReturnStats
 	ReturnRecvBitmap
 	ReturnResumeAck
+	ReturnPageSizes
 )
 
 // returns says for each return-path type its name and the shortest and longest
@@ -37,6 +38,7 @@ var returns = map[ReturnType]struct {
 	ReturnStats:      {"STATS", 2, MaxReturnBody},
 	ReturnRecvBitmap: {"RECV_BITMAP", 10, 9 + maxName + MaxBitmapPages/8},
 	ReturnResumeAck:  {"RESUME_ACK", 4, 4},
+	ReturnPageSizes:  {"PAGE_SIZES", 8, 8 * MaxBlocks},
 }
 
 func (t ReturnType) String() string {

@@ -178,6 +178,13 @@ func TestReturnMessagesComeBackAsTheyWere(t *testing.T) {
 	stats := []byte(`{"pages_left":1}`)
 	equal(t, returned(t, ReturnStats, AppendStats(nil, stats)), stats)
 	equal(t, DecodeUint32(returned(t, ReturnResumeAck, AppendResumeAck(nil, ResumeLoaded))), uint32(ResumeLoaded))
+	for _, want := range [][]uint64{{4096}, {2 << 20, 4096, 1<<64 - 1}} {
+		got, err := DecodePageSizes(returned(t, ReturnPageSizes, AppendPageSizes(nil, want)))
+		if err != nil {
+			t.Error(err)
+		}
+		equal(t, got, want)
+	}
 	for _, want := range []RecvBitmap{
 		{Block: []byte("ram"), First: 0, Bitmap: []byte{1}},
 		{Block: []byte(longName), First: 1<<64 - 8, Bitmap: make([]byte, MaxBitmapPages/8)},
@@ -252,7 +259,7 @@ func TestEveryTypeHasANameAndABound(t *testing.T) {
 			t.Errorf("type %d has a bound", typ)
 		}
 	}
-	for typ := ReturnShut; typ <= ReturnResumeAck; typ++ {
+	for typ := ReturnShut; typ <= ReturnPageSizes; typ++ {
 		if strings.Contains(typ.String(), "type") {
 			t.Errorf("return type %d has no name", typ)
 		}
