@@ -15,8 +15,9 @@ func (in *inbound) config(ctx context.Context, body []byte) error {
 	}
 	c, err := wire.DecodeConfig(body)
 	if err != nil {
-		return err
+		return &RefusedError{err.Error()} // nothing has moved
 	}
+	d.terms = payloadTerms{compression: wire.KindOf(c.Compress), checksum: c.Checksum}
 	m, err := d.build(ctx, c.Machine)
 	if err != nil {
 		return &RefusedError{err.Error()}

@@ -116,7 +116,7 @@ func (in *inbound) sendStats() error {
 
 func (d *Destination) stats() stats {
 	p := d.pager.Load()
-	s := stats{PagesLeft: uint64(p.left.Load())}
+	s := stats{PagesLeft: uint64(p.left.Load()), RunsDamaged: d.damaged.Load()}
 	if v := d.verdict.Load(); v != nil {
 		s.Verified, s.Problem = &v.ok, v.problem
 	}

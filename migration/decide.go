@@ -25,7 +25,7 @@ const defaultDowntime = 300 * time.Millisecond
 // pass is what one pass of precopy showed.
 type pass struct {
 	number  int
-	sent    uint64        // bytes
+	sent    uint64        // bytes of memory, however many they were on the wire
 	took    time.Duration // to send them
 	dirty   uint64        // bytes that are to be sent again
 	elapsed time.Duration // since the first pass began

@@ -43,6 +43,7 @@ type Destination struct {
 
 	phase    phaseCell
 	received atomic.Uint64
+	damaged  atomic.Uint64 // runs that were not what had been sent
 	pager    atomic.Pointer[pager]
 	// current is the session that requests for pages go to; nil while there
 	// is none, or none that is ready for them.
@@ -54,6 +55,7 @@ type Destination struct {
 	// What follows belongs to the goroutine that reads the main channel of
 	// the session; the loader has machine while it runs.
 	machine DestinationMachine
+	terms   payloadTerms // not changed once there is a pager; for all readers then
 	sums    *sums
 	loaded  chan error // has the loader's result
 	loader  sync.WaitGroup

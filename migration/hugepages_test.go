@@ -147,7 +147,7 @@ func TestARequestInsideAHugePageBringsAllOfIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := buf.readRAM(far, h)
+	got, err := buf.readRAM(far, h, payloadTerms{})
 	if err != nil || got.First != 512 || got.Count != 512 || got.Kind != wire.KindData {
 		t.Errorf("%+v, %v", got, err)
 	}

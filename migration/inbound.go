@@ -67,6 +67,9 @@ func (d *Destination) serve(ctx context.Context, s *session) error {
 func (in *inbound) fail(err error) { in.failBy(time.Unix(1, 0), err) }
 
 func (in *inbound) failBy(t time.Time, err error) {
+	if errors.As(err, new(*damagedError)) {
+		t = time.Unix(1, 0) // nobody has hung up, or has more to say
+	}
 	select {
 	case in.broken <- err:
 	default:
@@ -193,8 +196,11 @@ func (in *inbound) ram(r io.Reader, h wire.Header, buf *payload) error {
 	if p == nil {
 		return protocolError("RAM", "before POSTCOPY_ADVISE")
 	}
-	m, err := buf.readRAM(r, h)
+	m, err := buf.readRAM(r, h, in.d.terms)
 	if err != nil {
+		if errors.As(err, new(*damagedError)) {
+			in.d.damaged.Add(1)
+		}
 		return err
 	}
 	return p.place(int(m.Block), m.First, uint64(m.Count), buf.data(m))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"microvm/memslot"
 	"microvm/migration/wire"
@@ -17,12 +18,14 @@ type outgoing struct {
 	blocks []outgoingBlock
 	byName map[string]int
 	total  uint64 // target pages of all blocks
+	terms  payloadTerms
 
 	claimed   atomic.Uint64                                // target pages sent or about to be
 	dataPages atomic.Uint64                                // target pages sent as data, each time
 	zeroPages atomic.Uint64                                // and as zeros
 	wire      atomic.Uint64                                // bytes written to any channel
 	channels  [multiChannels + wire.MaxMulti]atomic.Uint64 // and to each, by its place among them
+	packed    packStats
 	// hint is where somebody waited last: block in the upper 16 bits, host
 	// page below, plus one so that 0 means nowhere.
 	hint atomic.Uint64
@@ -111,8 +114,9 @@ type batch struct {
 	channel int // that it goes out on
 	bufs    net.Buffers
 	headers []byte // backing of the RAM messages' headers; never grows
-	bytes   int    // of payload
+	bytes   int    // of pages
 	sent    int    // bytes that went out last time
+	sealer  *sealer
 
 	open wire.RAM // run that may still grow; Count 0: none
 	mem  []byte   // its payload
@@ -125,10 +129,11 @@ const (
 	batchRuns  = 64
 )
 
-func newBatch(o *outgoing, channel int) *batch {
+func newBatch(o *outgoing, channel int, kind sending) *batch {
 	return &batch{
 		o:       o,
 		channel: channel,
+		sealer:  newSealer(o, kind),
 		bufs:    make(net.Buffers, 0, 2*batchRuns),
 		headers: make([]byte, 0, batchRuns*wire.RAMHeaderSize),
 	}
@@ -172,11 +177,12 @@ func (b *batch) seal() {
 	if b.open.Count == 0 {
 		return
 	}
+	run, payload := b.sealer.seal(b.open, b.mem)
 	from := len(b.headers)
-	b.headers = wire.AppendRAM(b.headers, b.open)
+	b.headers = wire.AppendRAM(b.headers, run)
 	b.bufs = append(b.bufs, b.headers[from:])
-	if b.open.Kind == wire.KindData {
-		b.bufs = append(b.bufs, b.mem)
+	if len(payload) > 0 {
+		b.bufs = append(b.bufs, payload)
 	}
 	b.open, b.mem = wire.RAM{}, nil
 }
@@ -184,10 +190,11 @@ func (b *batch) seal() {
 // send writes everything to c and empties the batch.
 func (b *batch) send(c net.Conn) error {
 	b.seal()
-	bufs := b.bufs // WriteTo consumes what it is called on
+	start, bufs := time.Now(), b.bufs // WriteTo consumes what it is called on
 	n, err := bufs.WriteTo(c)
 	b.o.count(b.channel, n)
 	b.sent = int(n)
+	b.sealer.sent(time.Since(start))
 	clear(b.bufs)
 	b.bufs, b.headers, b.bytes = b.bufs[:0], b.headers[:0], 0
 	return err

@@ -49,7 +49,7 @@ func (s *Source) dirtyLogger() (DirtyLogger, error) {
 
 func newPrecopy(s *Source, l *link, log DirtyLogger) *precopy {
 	p := &precopy{s: s, l: l, log: log}
-	p.out = newSpread(s.ram, l, s.opt.Bandwidth, p.take)
+	p.out = newSpread(s.ram, l, sendsLive, s.opt.Bandwidth, p.take)
 	for _, b := range s.machine.Blocks() {
 		p.dirty = append(p.dirty, memslot.NewBitmap(b.Size()/wire.PageSize))
 	}
@@ -70,7 +70,7 @@ func (p *precopy) run(ctx context.Context) error {
 	began := time.Now()
 	defer func() { s.report.PrecopyNS = int64(time.Since(began)) }()
 	for n := 1; ; n++ {
-		from, start := s.ram.wire.Load(), time.Now()
+		from, start := s.ram.dataPages.Load(), time.Now()
 		if err := p.pass(ctx); err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func (p *precopy) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m := pass{number: n, sent: s.ram.wire.Load() - from, took: took, dirty: dirty * wire.PageSize, elapsed: time.Since(began)}
+		m := pass{number: n, sent: (s.ram.dataPages.Load() - from) * wire.PageSize, took: took, dirty: dirty * wire.PageSize, elapsed: time.Since(began)}
 		s.report.Passes = n
 		verdict, why := s.opt.decide(m)
 		s.opt.Events.passed(m, verdict, s.throttle.percent())

@@ -15,7 +15,7 @@ type pusher struct {
 // push sends pages until every one is sent or claimed by an answer.
 func (o *outgoing) push(l *link, bandwidth uint64) error {
 	p := &pusher{o: o}
-	return newSpread(o, l, bandwidth, p.take).run(l.alive)
+	return newSpread(o, l, sendsBulk, bandwidth, p.take).run(l.alive)
 }
 
 // take claims the pages that go next.
@@ -63,7 +63,7 @@ type answerer struct {
 }
 
 func newAnswerer(o *outgoing, l *link) *answerer {
-	return &answerer{o: o, l: l, batch: newBatch(o, urgentChannel), block: -1}
+	return &answerer{o: o, l: l, batch: newBatch(o, urgentChannel, sendsUrgent), block: -1}
 }
 
 // pages sends what req asks for and was not sent before, on the urgent channel.

@@ -45,8 +45,10 @@ type Report struct {
 	// Throttle is what AutoConverge did.
 	Throttle ThrottleReport `json:"throttle"`
 
-	RAM    RAMReport   `json:"ram"`
-	Faults FaultReport `json:"faults"`
+	RAM         RAMReport          `json:"ram"`
+	Compression *CompressionReport `json:"compression"` // nil: not asked for
+	Checksum    bool               `json:"checksum"`    // every run of pages carried one
+	Faults      FaultReport        `json:"faults"`
 
 	// BlocktimeNS is the time during which every vCPU waited for a page at
 	// once; the others are the time each waited, and the time in which some
@@ -88,6 +90,9 @@ type RAMReport struct {
 	PagesPostcopy  uint64 `json:"pages_postcopy"`  // sent since, as data
 	PagesDiscarded uint64 `json:"pages_discarded"` // sent, then changed, then dropped
 	BytesWire      uint64 `json:"bytes_wire"`      // all that was written to the channels
+	// RunsDamaged are those that arrived after the switch as something else
+	// than was sent: each cost the connections, and was sent again.
+	RunsDamaged uint64 `json:"runs_damaged"`
 }
 
 // FaultReport describes the page faults that had to wait for the source, from
@@ -121,6 +126,7 @@ type stats struct {
 	VCPUBlocktimeNS   []int64     `json:"vcpu_blocktime_ns"`
 	DeviceBlocktimeNS int64       `json:"device_blocktime_ns"`
 	PagesLeft         uint64      `json:"pages_left"`
+	RunsDamaged       uint64      `json:"runs_damaged"`
 	Verified          *bool       `json:"verified"`
 	Problem           string      `json:"problem,omitempty"` // what --verify found
 }

@@ -104,7 +104,7 @@ func (s *Source) config() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("describe the VM: %w", err)
 	}
-	c := wire.Config{VM: s.opt.VM, Verify: s.opt.Verify, Machine: machine}
+	c := wire.Config{VM: s.opt.VM, Verify: s.opt.Verify, Compress: s.opt.Compress.wireName(), Checksum: s.opt.Checksum, Machine: machine}
 	for _, b := range s.machine.Blocks() {
 		c.Blocks = append(c.Blocks, wire.Block{Name: b.Name(), Size: b.Size(), PageSize: b.PageSize()})
 	}

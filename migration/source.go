@@ -32,6 +32,12 @@ type Options struct {
 	// MaxConnections, 0 is 1. With 1 it goes by the main channel; more are
 	// connections of their own. The limits of bandwidth are for all together.
 	Connections int
+	// Compress is how runs of pages are compressed, where that pays; "" is
+	// CodecNone. Pages that somebody waits for never are.
+	Compress Codec
+	// Checksum has every run of pages carry a CRC-32C, which the destination
+	// checks before it puts them in place.
+	Checksum bool
 	// Recover is for how long to dial again when the connections broke after
 	// POSTCOPY_RUN; 0: not at all.
 	Recover time.Duration
@@ -98,7 +104,12 @@ func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.ram = ram
+	codec, err := ParseCodec(string(opt.Compress))
+	if err != nil {
+		return nil, err
+	}
+	ram.terms = payloadTerms{compression: wire.KindOf(codec.wireName()), checksum: opt.Checksum}
+	s.ram, s.opt.Compress = ram, codec
 	return s, nil
 }
 
@@ -158,7 +169,7 @@ func (s *Source) Run(ctx context.Context) (*Report, error) {
 		defer stop()
 	}
 	s.report = &Report{
-		VM: s.opt.VM, ID: s.ID(), Mode: string(s.opt.Mode), Owner: OwnerSource, Channels: multiChannels + s.multi(),
+		VM: s.opt.VM, ID: s.ID(), Mode: string(s.opt.Mode), Owner: OwnerSource, Channels: multiChannels + s.multi(), Checksum: s.opt.Checksum,
 		RAM: RAMReport{PagesTotal: s.ram.total, BytesTotal: s.ram.total * wire.PageSize},
 	}
 	return s.finish(s.report, s.migrate(ctx))
@@ -191,12 +202,14 @@ func (s *Source) finish(rep *Report, err error) (*Report, error) {
 	rep.RAM.PagesPostcopy = s.ram.dataPages.Load() - rep.RAM.PagesPrecopy
 	rep.RAM.BytesWire = s.ram.wire.Load()
 	rep.ChannelBytes = s.channelBytes()
+	rep.Compression = s.ram.packed.report(s.ram.terms.compression)
 	if r := s.remote.Load(); r != nil {
 		rep.Faults = r.Faults
 		rep.BlocktimeNS = r.BlocktimeNS
 		rep.VCPUBlocktimeNS = r.VCPUBlocktimeNS
 		rep.DeviceBlocktimeNS = r.DeviceBlocktimeNS
 		rep.Verified = r.Verified
+		rep.RAM.RunsDamaged = r.RunsDamaged
 		if r.Problem != "" {
 			rep.Error = "verification failed: " + r.Problem
 		}

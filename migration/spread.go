@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // lane is one of the connections that bulk RAM is spread over, at the source.
@@ -57,10 +58,10 @@ type laneSender struct {
 	pages []hostPage // room for what is taken at a time
 }
 
-func newSpread(o *outgoing, l *link, bandwidth uint64, take func([]hostPage, int) ([]hostPage, error)) *spread {
+func newSpread(o *outgoing, l *link, kind sending, bandwidth uint64, take func([]hostPage, int) ([]hostPage, error)) *spread {
 	s := &spread{l: l, pace: newLimiter(bandwidth), take: take}
 	for _, lane := range l.lanes {
-		s.senders = append(s.senders, laneSender{lane: lane, batch: newBatch(o, lane.channel)})
+		s.senders = append(s.senders, laneSender{lane: lane, batch: newBatch(o, lane.channel, kind)})
 	}
 	return s
 }
@@ -99,9 +100,11 @@ func (s *spread) send(ctx context.Context, out *laneSender) (err error) {
 		}
 		// Before pages are claimed, so that nobody waits for one that is
 		// held back here.
+		start := time.Now()
 		if err := s.pace.wait(ctx, out.batch.sent); err != nil {
 			return err
 		}
+		out.batch.sealer.waited(time.Since(start))
 		if err := s.gather(out); err != nil {
 			return err
 		}

@@ -47,6 +47,10 @@ type MigrateRequest struct {
 	// Connections is over how many memory is spread, 1 to
 	// migration.MaxConnections; 0 is 1.
 	Connections int `json:"connections,omitempty"`
+	// Compress is how pages are compressed, none (also if empty), s2 or
+	// zstd; Checksum has each run of them checked as it arrives.
+	Compress string `json:"compress,omitempty"`
+	Checksum bool   `json:"checksum,omitempty"`
 	// Recover is for how long to dial again when the connections broke after
 	// that, 0 not at all.
 	Recover time.Duration `json:"recover_ns,omitempty"`
@@ -169,6 +173,10 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 	if req.Connections < 0 || req.Connections > migration.MaxConnections {
 		return nil, &APIError{Message: fmt.Sprintf("connections is %d: has to be 1 to %d", req.Connections, migration.MaxConnections), Code: CodeBadRequest}
 	}
+	codec, err := migration.ParseCodec(req.Compress)
+	if err != nil {
+		return nil, &APIError{Message: err.Error(), Code: CodeBadRequest}
+	}
 	if err := vm.Depart(); err != nil {
 		return nil, err
 	}
@@ -177,7 +185,7 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 		VM: vm.Name(), Mode: migration.Mode(req.Mode), Verify: req.Verify,
 		Timeout: req.Timeout, TimeoutSwitches: req.TimeoutSwitches, Recover: req.Recover,
 		AutoConverge: req.AutoConverge, Rounds: req.Rounds, Downtime: req.Downtime, Bandwidth: req.Bandwidth, PushBandwidth: req.PushBandwidth,
-		Connections: req.Connections, Log: d.log, Events: events,
+		Connections: req.Connections, Compress: codec, Checksum: req.Checksum, Log: d.log, Events: events,
 	})
 	if err != nil {
 		vm.Stay()

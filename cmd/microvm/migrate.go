@@ -44,6 +44,13 @@ it sent to be sent again, its vCPUs are kept from running for more of the time,
 20 % at first, then 10 more, up to 99. They run at full speed again at the end,
 whatever that is. --mode hybrid switches instead of that.
 
+--compress makes less of what is sent, for CPU time on both sides. It is tried
+again and again, and done while memory gets away faster with it; the report says
+which way was faster. Pages that the guest waits for are sent as they are.
+--checksum finds what TCP's own checksum lets through: a run of pages that was
+damaged on the way is never used. Once the guest runs there the run is sent again,
+on new connections; before that the migration fails, and the guest stays here.
+
 Ctrl-C cancels while the guest still runs here. After that it only leaves the
 migration to itself; microvm migrate-status VM shows how it goes.
 
@@ -62,6 +69,7 @@ broke after the guest began to run there, and was not to be had again within
 		"microvm migrate a unix:/tmp/in.sock --postcopy --verify --report json",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode hybrid --bandwidth 1G",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode precopy --auto-converge --timeout 10m",
+		"microvm migrate a tcp:192.0.2.7:4444 --mode hybrid --compress zstd --checksum",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode precopy --timeout 60s --on-timeout postcopy",
 		"microvm migrate a tcp:198.51.100.7:4444 --resume",
 	},
@@ -81,6 +89,8 @@ broke after the guest began to run there, and was not to be had again within
 		flags.Var(&bandwidth, "bandwidth", "bytes a second, or with K, M, G, while the guest runs here (default no limit)")
 		flags.Var(&push, "postcopy-bandwidth", "likewise once it runs there, but for pages that it waits for (default no limit)")
 		flags.IntVar(&m.req.Connections, "connections", 1, fmt.Sprintf("over how many connections to spread memory, at most %d; limits of bandwidth are for all together", migration.MaxConnections))
+		flags.StringVar(&m.req.Compress, "compress", string(migration.CodecNone), "pages, while that gets them away faster: none, s2 (fast) or zstd (small)")
+		flags.BoolVar(&m.req.Checksum, "checksum", false, "have each run of pages checked as it arrives, and sent again if it is damaged")
 		flags.DurationVar(&m.req.Recover, "recover", defaultRecover, "for how long to connect again if the connection breaks after that")
 		flags.BoolVar(&resume, "resume", false, "take up a migration that is paused")
 		flags.StringVar(&m.events, "events", "", "write what happens, a JSON object a line, to a `FILE` or - (docs/events.md)")
@@ -134,6 +144,9 @@ broke after the guest began to run there, and was not to be had again within
 			}
 			m.req.TimeoutSwitches = onTimeout == "postcopy" && m.req.Mode != "" && m.req.Mode != string(migration.ModePostcopy)
 			m.req.Bandwidth, m.req.PushBandwidth = uint64(bandwidth), uint64(push)
+			if _, err := migration.ParseCodec(m.req.Compress); err != nil {
+				return usagef("--compress: %v", err)
+			}
 			if _, err := migration.ParseAddress(args[1]); err != nil {
 				return usagef("%v", err)
 			}

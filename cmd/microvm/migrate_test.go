@@ -40,11 +40,11 @@ func readReport(t *testing.T, text string) *migration.Report {
 // reportFields are the fields of a report and of the objects in it. Programs
 // read them: to take one away or to rename it breaks them.
 var reportFields = map[string]string{
-	"": "vm id mode result owner error downtime_ns downtime total_ns precopy_ns postcopy_ns precopy_passes switch throttle ram faults " +
+	"": "vm id mode result owner error downtime_ns downtime total_ns precopy_ns postcopy_ns precopy_passes switch throttle ram compression checksum faults " +
 		"blocktime_ns vcpu_blocktime_ns device_blocktime_ns channels channel_bytes recoveries verified",
 	"downtime": "pause_ns save_ns transfer_ns load_ns resume_ns",
 	"throttle": "max_percent took_ns",
-	"ram":      "bytes_total pages_total pages_zero pages_precopy pages_postcopy pages_discarded bytes_wire",
+	"ram":      "bytes_total pages_total pages_zero pages_precopy pages_postcopy pages_discarded bytes_wire runs_damaged",
 	"faults":   "count requested p50_ns p90_ns p99_ns max_ns histogram_log2_us phases",
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ type relay struct {
 
 	stop    string        // the message's name
 	after   int64         // how many bytes pass to the destination in any case
+	damage  atomic.Int64  // the first run of pages after so many loses a bit; 0 or less: none does
 	held    chan struct{} // closed when it is here
 	release chan struct{} // closed when it may pass
 
@@ -117,10 +119,24 @@ func (r *relay) forward(from, to net.Conn) {
 		if _, err := to.Write(wire.AppendHeader(nil, h)); err != nil {
 			return
 		}
-		if _, err := io.CopyN(to, from, int64(h.Length)); err != nil {
+		if at := r.damage.Load(); h.Type == wire.TypeRAM && h.Length > wire.RAMFixedSize && at > 0 && passed > at && r.damage.CompareAndSwap(at, -1) {
+			_, err = io.CopyN(damaging{to}, from, int64(h.Length))
+		} else {
+			_, err = io.CopyN(to, from, int64(h.Length))
+		}
+		if err != nil {
 			return
 		}
 	}
+}
+
+// damaging flips a bit in the last byte of what is written at a time.
+type damaging struct{ io.Writer }
+
+func (d damaging) Write(b []byte) (int, error) {
+	b = bytes.Clone(b)
+	b[len(b)-1] ^= 8
+	return d.Writer.Write(b)
 }
 
 // back relays the answer to the hello, and then the return path.

@@ -46,6 +46,14 @@ func printReport(w io.Writer, r *migration.Report) error {
 		row("channels", "main %s, urgent %s, %d for memory with %s to %s each", bytesText(n[0]), bytesText(n[1]), len(n)-2,
 			bytesText(slices.Min(n[2:])), bytesText(slices.Max(n[2:])))
 	}
+	if c := r.Compression; c != nil {
+		row("compressed", "by %s: %s to %s in %v; of the runs %d compressed, %d would not become smaller, %d not tried",
+			c.Codec, bytesText(c.BytesBefore), bytesText(c.BytesAfter), ns(c.TimeNS), c.RunsCompressed, c.RunsRaw, c.RunsSkipped)
+		row("", "%s; %d changes of mind", c.Why, c.Turns)
+	}
+	if r.Checksum {
+		row("checksums", "%d runs of pages were damaged on the way after the switch", r.RAM.RunsDamaged)
+	}
 	if r.Recoveries > 0 {
 		row("recovered", "%d times from broken connections", r.Recoveries)
 	}

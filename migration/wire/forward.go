@@ -1,8 +1,10 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"strings"
 )
 
 // Ping asks for a PONG with the same number: what was sent before it has then
@@ -22,11 +24,15 @@ func DecodePing(b []byte) (seq uint32, err error) {
 // Config is the body of CONFIG, as JSON: what the destination builds itself
 // from. Machine is the machine's own description, opaque here.
 type Config struct {
-	VM      string          `json:"vm"`
-	Blocks  []Block         `json:"blocks"`
-	Devices []Device        `json:"devices"`
-	Verify  bool            `json:"verify"`
-	Machine json.RawMessage `json:"machine"`
+	VM      string   `json:"vm"`
+	Blocks  []Block  `json:"blocks"`
+	Devices []Device `json:"devices"`
+	Verify  bool     `json:"verify"`
+	// Compress is how runs of pages may be compressed, "" not at all; see
+	// KindOf. Checksum has every RAM message carry one of its payload.
+	Compress string          `json:"compress,omitempty"`
+	Checksum bool            `json:"checksum,omitempty"`
+	Machine  json.RawMessage `json:"machine"`
 }
 
 // Block describes a RAM block; its place in Config.Blocks is the id that RAM
@@ -44,11 +50,24 @@ type Device struct {
 	Parts   bool   `json:"parts,omitempty"` // its state comes in several packets
 }
 
-// DecodeConfig decodes and checks the body of a CONFIG.
+// DecodeConfig decodes and checks the body of a CONFIG. A field that this
+// version does not know asks for something that it does not do, and is refused.
 func DecodeConfig(b []byte) (Config, error) {
 	var c Config
-	if err := json.Unmarshal(b, &c); err != nil {
-		return Config{}, errorf("CONFIG", "%v", err)
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	switch err := d.Decode(&c); {
+	case err != nil && strings.HasPrefix(err.Error(), "json: unknown field"):
+		return Config{}, errorf("CONFIG", "the source asks for what this version (%d) does not do: %v", Version, err)
+	case err != nil:
+		return Config{}, errorf("CONFIG", "not the JSON of a CONFIG: %v", err)
+	}
+	if rest := bytes.TrimSpace(b[d.InputOffset():]); len(rest) > 0 {
+		return Config{}, errorf("CONFIG", "%d bytes after its end", len(rest))
+	}
+	if c.Compress != "" && KindOf(c.Compress) == KindData {
+		return Config{}, errorf("CONFIG", "the source compresses pages by %.32q, this side can undo %s; use one of these, or none",
+			c.Compress, strings.Join(Compressions, ", "))
 	}
 	if len(c.Blocks) == 0 || len(c.Blocks) > MaxBlocks {
 		return Config{}, errorf("CONFIG", "%d RAM blocks; 1 to %d are allowed", len(c.Blocks), MaxBlocks)
@@ -111,81 +130,6 @@ func DecodeAdvise(b []byte) (Advise, error) {
 		a.PageSizes = append(a.PageSizes, binary.BigEndian.Uint64(b))
 	}
 	return a, nil
-}
-
-// Kind says how the pages of a RAM message are carried.
-type Kind uint8
-
-const (
-	KindData Kind = 0 // Count pages of payload
-	KindZero Kind = 1 // no payload: every page is zero
-)
-
-// ramFixed is the part of a RAM body before the payload, in bytes.
-const ramFixed = 16
-
-// RAMHeaderSize is all of a RAM message before its payload, in bytes.
-const RAMHeaderSize = HeaderSize + ramFixed
-
-// RAM is a run of pages. Wire: Block be16, Kind u8, zero u8, Count be32,
-// First be64, payload.
-type RAM struct {
-	Block uint16 // place in Config.Blocks
-	Kind  Kind
-	Count uint32 // target pages, at least 1
-	First uint64 // first target page, counted from the start of the block
-}
-
-// AppendRAM appends header and fixed part to b; the payload, Count pages for
-// KindData, follows on the wire.
-func AppendRAM(b []byte, r RAM) []byte {
-	length := uint32(ramFixed)
-	if r.Kind == KindData {
-		length += r.Count * PageSize
-	}
-	from := len(b)
-	b = AppendHeader(b, Header{Type: TypeRAM, Length: length})
-	b = binary.BigEndian.AppendUint16(b, r.Block)
-	b = append(b, byte(r.Kind), 0)
-	b = binary.BigEndian.AppendUint32(b, r.Count)
-	return sealShort(binary.BigEndian.AppendUint64(b, r.First), from)
-}
-
-// RAMFixedSize is the length of what DecodeRAM takes, in bytes.
-const RAMFixedSize = ramFixed
-
-// DecodeRAM decodes the fixed part of a RAM body that h announced, and checks
-// the two against one another. That block and pages exist is the caller's to
-// check.
-func DecodeRAM(b [ramFixed]byte, h Header) (RAM, error) {
-	if sum := shortSum(b[:]); sum != h.Sum {
-		return RAM{}, damaged("RAM", sum, h.Sum)
-	}
-	r := RAM{
-		Block: binary.BigEndian.Uint16(b[0:]),
-		Kind:  Kind(b[2]),
-		Count: binary.BigEndian.Uint32(b[4:]),
-		First: binary.BigEndian.Uint64(b[8:]),
-	}
-	if b[3] != 0 {
-		return RAM{}, errorf("RAM", "reserved byte is %#x, not zero", b[3])
-	}
-	if r.Count == 0 {
-		return RAM{}, errorf("RAM", "a run of no pages")
-	}
-	switch r.Kind {
-	case KindData:
-		if r.Count > MaxRunPages || h.Length != ramFixed+r.Count*PageSize {
-			return RAM{}, errorf("RAM", "%d pages of data in a body of %d bytes", r.Count, h.Length)
-		}
-	case KindZero:
-		if h.Length != ramFixed {
-			return RAM{}, errorf("RAM", "a run of zero pages with a body of %d bytes, not %d", h.Length, ramFixed)
-		}
-	default:
-		return RAM{}, errorf("RAM", "this version (%d) knows no kind %d", Version, uint8(r.Kind))
-	}
-	return r, nil
 }
 
 // Range is a run of target pages.

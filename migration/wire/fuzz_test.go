@@ -165,6 +165,7 @@ func FuzzWelcome(f *testing.F) {
 
 func FuzzRAM(f *testing.F) {
 	f.Add(AppendRAM(nil, RAM{Block: 1, Kind: KindZero, Count: 9, First: 7})[HeaderSize:], uint32(RAMFixedSize))
+	f.Add(AppendRAM(nil, RAM{Kind: KindS2, Count: 3, Summed: true, Sum: 5, Compressed: 9})[HeaderSize:], uint32(RAMFixedSize+9))
 	f.Add(AppendRAM(nil, RAM{Count: 512})[HeaderSize:], uint32(RAMFixedSize+512*PageSize))
 	f.Fuzz(func(t *testing.T, b []byte, length uint32) {
 		if len(b) < RAMFixedSize {
@@ -177,6 +178,9 @@ func FuzzRAM(f *testing.F) {
 		}
 		if r.Kind == KindData && uint64(length) != RAMFixedSize+uint64(r.Count)*PageSize {
 			t.Errorf("%d pages of data accepted in a body of %d bytes", r.Count, length)
+		}
+		if r.Compressed != 0 && uint64(r.Compressed) >= uint64(r.Count)*PageSize {
+			t.Errorf("%d compressed pages accepted in %d bytes", r.Count, r.Compressed)
 		}
 		want := append(AppendHeader(nil, h), b[:RAMFixedSize]...)
 		if got := AppendRAM(nil, r); !bytes.Equal(got, want) {

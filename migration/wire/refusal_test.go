@@ -79,6 +79,9 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 		{"SYNC: short", decode(DecodeSync, body(1, 2, 3)), []string{"SYNC", "3 bytes", "4"}},
 
 		{"CONFIG: no JSON", decode(DecodeConfig, []byte("{")), []string{"CONFIG", "JSON"}},
+		{"CONFIG: a field of tomorrow", decode(DecodeConfig, []byte(`{"teleport": true}`)), []string{"CONFIG", "does not do", `"teleport"`}},
+		{"CONFIG: a compression of tomorrow", decode(DecodeConfig, []byte(`{"compress": "lz5", "blocks": [{"name": "r", "size": 4096, "page_size": 4096}]}`)), []string{"CONFIG", `"lz5"`, "s2, zstd"}},
+		{"CONFIG: more after it", decode(DecodeConfig, []byte(`{} {}`)), []string{"CONFIG", "2 bytes after"}},
 		{"CONFIG: no block", decode(DecodeConfig, []byte("{}")), []string{"CONFIG", "0 RAM blocks", "64"}},
 		{"CONFIG: 65 blocks", decode(DecodeConfig, configOf(65)), []string{"CONFIG", "65 RAM blocks"}},
 		{"CONFIG: block without a name", decode(DecodeConfig, config1("", 4096, 4096)), []string{"CONFIG", "name has 0 bytes"}},
@@ -97,9 +100,14 @@ func TestDecodersRefuseWithTheProblemNamed(t *testing.T) {
 
 		{"RAM: no pages", ram(RAM{Kind: KindZero}, 0, RAMFixedSize), []string{"RAM", "no pages"}},
 		{"RAM: too many pages", ram(RAM{Count: MaxRunPages + 1}, 0, RAMFixedSize+(MaxRunPages+1)*PageSize), []string{"RAM", "513 pages"}},
-		{"RAM: length of 2^32 pages", ram(RAM{Count: 1 << 20}, 0, RAMFixedSize), []string{"RAM", "1048576 pages of data in a body of 16 bytes"}},
-		{"RAM: payload short", ram(RAM{Count: 2}, 0, RAMFixedSize+PageSize), []string{"RAM", "2 pages of data in a body of 4112 bytes"}},
-		{"RAM: zeros with a payload", ram(RAM{Kind: KindZero, Count: 1}, 0, RAMFixedSize+PageSize), []string{"RAM", "zero pages", "4112"}},
+		{"RAM: length of 2^32 pages", ram(RAM{Count: 1 << 20}, 0, RAMFixedSize), []string{"RAM", "1048576 pages of data in a body of 20 bytes"}},
+		{"RAM: payload short", ram(RAM{Count: 2}, 0, RAMFixedSize+PageSize), []string{"RAM", "2 pages of data in a body of 4116 bytes"}},
+		{"RAM: zeros with a payload", ram(RAM{Kind: KindZero, Count: 1}, 0, RAMFixedSize+PageSize), []string{"RAM", "zero pages", "4116"}},
+		{"RAM: compressed to nothing", ram(RAM{Kind: KindS2, Count: 2}, 0, RAMFixedSize), []string{"RAM", "2 compressed pages", "20 bytes"}},
+		{"RAM: compressed and no smaller", ram(RAM{Kind: KindZstd, Count: 2}, 0, RAMFixedSize+2*PageSize), []string{"RAM", "2 compressed pages", "8212 bytes"}},
+		{"RAM: too many pages compressed", ram(RAM{Kind: KindS2, Count: MaxRunPages + 1}, 0, RAMFixedSize+1), []string{"RAM", "513 compressed pages"}},
+		{"RAM: a checksum where there is none", ram(RAM{Kind: KindZero, Count: 1, Sum: 0xABCD}, 0, RAMFixedSize), []string{"RAM", "0000abcd"}},
+		{"RAM: shorter than its fixed part", ram(RAM{Count: 1}, 0, 7), []string{"RAM", "body of 7 bytes", "20"}},
 		{"RAM: unknown kind", ram(RAM{Kind: 200, Count: 1}, 0, RAMFixedSize), []string{"RAM", "kind 200"}},
 		{"RAM: reserved", ram(RAM{Kind: KindZero, Count: 1}, 5, RAMFixedSize), []string{"RAM", "reserved", "0x5"}},
 

@@ -146,6 +146,9 @@ func TestRAMComesBackAsItWas(t *testing.T) {
 		{Block: 0, Kind: KindData, Count: 1, First: 0},
 		{Block: 63, Kind: KindData, Count: MaxRunPages, First: 1<<64 - 1},
 		{Block: 65535, Kind: KindZero, Count: 1<<32 - 1, First: 1 << 40},
+		{Block: 1, Kind: KindZero, Count: 3, Summed: true, Sum: 1<<32 - 1},
+		{Block: 2, Kind: KindS2, Count: 1, Compressed: 1},
+		{Block: 3, Kind: KindZstd, Count: MaxRunPages, First: 9, Compressed: MaxRunPages*PageSize - 1, Summed: true, Sum: 7},
 	} {
 		b := AppendRAM(nil, want)
 		if len(b) != RAMHeaderSize {
@@ -155,8 +158,9 @@ func TestRAMComesBackAsItWas(t *testing.T) {
 		if err != nil || h.Type != TypeRAM {
 			t.Fatalf("header %+v, %v", h, err)
 		}
-		if payload := h.Length - RAMFixedSize; want.Kind == KindData && payload != want.Count*PageSize || want.Kind == KindZero && payload != 0 {
-			t.Errorf("%+v announces a payload of %d bytes", want, payload)
+		payload := map[Kind]uint32{KindData: want.Count * PageSize, KindZero: 0}
+		if n := h.Length - RAMFixedSize; n != payload[want.Kind]+want.Compressed {
+			t.Errorf("%+v announces a payload of %d bytes", want, n)
 		}
 		got, err := DecodeRAM([RAMFixedSize]byte(b[HeaderSize:]), h)
 		if err != nil {
