@@ -54,7 +54,7 @@ type chaos struct {
 }
 
 func (c *chaos) String() string {
-	return fmt.Sprintf("%s, from %s on, verify %v, recover %v, cancel %v, give up %v", c.opt.Mode, c.storm.from, c.opt.Verify, c.opt.Recover, c.cancel, c.giveUp)
+	return fmt.Sprintf("%s over %d, from %s on, verify %v, recover %v, cancel %v, give up %v", c.opt.Mode, c.opt.Connections, c.storm.from, c.opt.Verify, c.opt.Recover, c.cancel, c.giveUp)
 }
 
 // busySide is a busyMachine whose ledger knows of its pauses.
@@ -117,6 +117,7 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 		c.memory = busy.testMachine
 		machine = busySide{busy, c.ledger}
 	}
+	c.opt.Connections = 1 + 3*c.rng.IntN(2)
 	var err error
 	if c.source, err = NewSource(machine, addr, c.opt); err != nil {
 		t.Fatal(err)

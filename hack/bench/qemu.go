@@ -112,7 +112,7 @@ func prepareQEMU(m migration, source, destination *qmp) (address string, err err
 	if m.mode == "precopy" {
 		here, there = nil, nil
 	}
-	if m.connections > 1 {
+	if m.connections > 1 && m.mode == "precopy" { // its postcopy does not take multifd
 		here, there = append(here, "multifd"), append(there, "multifd")
 		parameters["multifd-channels"] = m.connections
 	}
