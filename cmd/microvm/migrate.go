@@ -44,18 +44,16 @@ it sent to be sent again, its vCPUs are kept from running for more of the time,
 20 % at first, then 10 more, up to 99. They run at full speed again at the end,
 whatever that is. --mode hybrid switches instead of that.
 
-<<<<<<< HEAD
 --compress makes less of what is sent, for CPU time on both sides. It is tried
 again and again, and done while memory gets away faster with it; the report says
 which way was faster. Pages that the guest waits for are sent as they are.
 --checksum finds what TCP's own checksum lets through: a run of pages that was
 damaged on the way is never used. Once the guest runs there the run is sent again,
 on new connections; before that the migration fails, and the guest stays here.
-=======
+
 --connections N spreads memory over N connections besides two for control and for
 pages that the guest waits for: where one does not fill the link, or one CPU does
 not fill a connection. All break and are made again together.
->>>>>>> 6ab8fb1 (bench: rows for four connections; storms that cut four of them)
 
 Ctrl-C cancels while the guest still runs here. After that it only leaves the
 migration to itself; microvm migrate-status VM shows how it goes.
