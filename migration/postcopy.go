@@ -62,6 +62,7 @@ func (s *Source) finishOn(l *link) error {
 // ran notes that the guest runs at the destination.
 func (s *Source) ran(l *link, r wire.Running) {
 	s.running = true
+	s.ranThere.Store(true)
 	d := &s.report.Downtime
 	d.ResumeNS = int64(r.ResumeNanos)
 	parts := d.PauseNS + d.SaveNS + d.LoadNS + d.ResumeNS
@@ -83,11 +84,7 @@ func (s *Source) declined(err error) bool {
 // takeBack makes this side the owner again, after POSTCOPY_RUN, and tells the
 // destination so. why is what that said.
 func (s *Source) takeBack(l *link, why error) error {
-	s.sums.stop()
-	if err := errors.Join(s.machine.TakeBack(), s.machine.Resume()); err != nil {
-		why = errors.Join(why, fmt.Errorf("resume the VM that the destination declined: %w", err))
-	}
-	s.report.Owner = OwnerSource
+	why = s.reclaim(why)
 	l.sayCancel(why)
 	return why
 }

@@ -72,6 +72,7 @@ type Source struct {
 	// committed is set by whoever comes first: Cancel, or the write of
 	// POSTCOPY_RUN.
 	committed atomic.Int32
+	ranThere  atomic.Bool // what running says, for everybody
 }
 
 // What Source.committed says.

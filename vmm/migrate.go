@@ -80,12 +80,14 @@ type departure struct {
 	events *migration.EventLog
 	done   chan struct{}  // closed when it has ended, or is paused
 	last   MigrationEvent // how; valid after done
+	wanted bool           // back, when the attempts to connect again end
 }
 
 // AddMigration gives a VM's API the calls for leaving:
 //
 //	POST   /v1/vm/migration          MigrateRequest; answers MigrationEvents, a line each
 //	POST   /v1/vm/migration/resume   ResumeMigrationRequest; likewise
+//	POST   /v1/vm/migration/take-back  TakeBackRequest; of one that is paused
 //	GET    /v1/vm/migration          MigrationEvent
 //	GET    /v1/vm/migration/events   MigrationEvents, a line each, to the end; ?log=true with those of the log
 //	GET    /v1/vm/migration/log      migration.Events so far, a line each
@@ -97,6 +99,7 @@ func AddMigration(a *API, log *slog.Logger) {
 	d := &departure{api: a, log: log}
 	a.Mux.HandleFunc("POST /v1/vm/migration", d.post)
 	a.Mux.HandleFunc("POST /v1/vm/migration/resume", d.postResume)
+	a.Mux.HandleFunc("POST /v1/vm/migration/take-back", d.postTakeBack)
 	a.Mux.HandleFunc("GET /v1/vm/migration", d.get)
 	a.Mux.HandleFunc("GET /v1/vm/migration/events", d.watch)
 	a.Mux.HandleFunc("GET /v1/vm/migration/log", d.getLog)
@@ -203,7 +206,7 @@ func (d *departure) run(vm *VM, do func() (*migration.Report, error)) <-chan str
 	source, done := d.source, make(chan struct{})
 	d.done, d.last = done, MigrationEvent{}
 	go func() {
-		report, err := do()
+		report, err := d.back(do())
 		d.settle(vm, source.Destination(), err)
 		// Whoever hears of the end may want to do something with the VM.
 		d.mu.Lock()

@@ -69,7 +69,7 @@ func (r *reception) await(a arrival, signals <-chan os.Signal, received chan err
 // neverRan explains how a destination ended that never ran a VM.
 func (r *reception) neverRan(err error, timedOut bool) error {
 	if errors.Is(err, migration.ErrUnheard) {
-		err = fmt.Errorf("%w; if the VM is paused at its source now, take it back there: microvm migrate VM --take-back", err)
+		err = fmt.Errorf("%w; if the VM is paused at its source now, take it back there: microvm migrate VM --take-back --force", err)
 	}
 	if timedOut {
 		err = &exitError{status: exitTimeout, err: fmt.Errorf("no VM runs here after %v: %w", r.timeout, err)}

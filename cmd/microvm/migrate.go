@@ -28,7 +28,7 @@ const (
 var migrateCommand = command{
 	name:    "migrate",
 	summary: "Move a running VM to another host",
-	usage:   "migrate VM DEST --postcopy | --mode postcopy|hybrid|precopy [FLAG...]; migrate VM [DEST] --resume",
+	usage:   "migrate VM DEST --postcopy | --mode postcopy|hybrid|precopy [FLAG...]; migrate VM [DEST] --resume; migrate VM --take-back --force",
 	about: `
 DEST is the address that microvm receive printed on the other host.
 
@@ -64,6 +64,13 @@ for as long as --recover says. Then the migration is paused, with nothing lost:
 --resume goes on, at DEST if the same destination is to be reached there now.
 While this side still tries, --resume has it try at once, and at DEST.
 
+If it breaks in the very moment in which the VM is given away, nobody here knows
+whether it runs there: this side waits for the destination to say so, and never
+runs the VM by itself. If the destination has ended without having run it,
+--take-back --force has the VM run on here: --force says that you have made sure
+that the destination does not run it and never will. A VM that is known to have
+run there is not taken back.
+
 Exit status: 0 the VM is at the destination; 4 refused before anything moved;
 5 failed or cancelled, and the VM runs on here; 6 paused: the connection
 broke after the guest began to run there, and was not to be had again within
@@ -79,7 +86,7 @@ broke after the guest began to run there, and was not to be had again within
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
 		var m migrateRun
-		var postcopy, resume bool
+		var postcopy, resume, back, force bool
 		var onTimeout string
 		var bandwidth, push size
 		flags.BoolVar(&postcopy, "postcopy", false, "the same as --mode postcopy")
@@ -97,11 +104,19 @@ broke after the guest began to run there, and was not to be had again within
 		flags.BoolVar(&m.req.Checksum, "checksum", false, "have each run of pages checked as it arrives, and sent again if it is damaged")
 		flags.DurationVar(&m.req.Recover, "recover", defaultRecover, "for how long to connect again if the connection breaks after that")
 		flags.BoolVar(&resume, "resume", false, "take up a migration that is paused")
+		flags.BoolVar(&back, "take-back", false, "have a VM here again that was given away to a destination that never ran it")
+		flags.BoolVar(&force, "force", false, "with --take-back: I have made sure that the destination does not run the VM and never will")
 		flags.StringVar(&m.events, "events", "", "write what happens, a JSON object a line, to a `FILE` or - (docs/events.md)")
 		flags.BoolVar(&m.detach, "detach", false, "return once the migration has begun")
 		flags.StringVar(&m.progress, "progress", "auto", "on stderr: auto, plain, json or none")
 		flags.StringVar(&m.report, "report", "text", "on stdout: text or json")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
+			if back {
+				return takeBack(ctx, flags, args, force)
+			}
+			if force {
+				return usagef("--force goes with --take-back only")
+			}
 			if m.report != "text" && m.report != "json" {
 				return usagef("--report %s: has to be text or json", m.report)
 			}
@@ -179,14 +194,19 @@ type migrateRun struct {
 // the migration began.
 var ofResume = []string{"resume", "recover", "detach", "progress", "report", "events"}
 
-// takeUp is the command with --resume.
-func (m *migrateRun) takeUp(ctx context.Context, flags *pflag.FlagSet, args []string) error {
-	var other string
+// otherThan names a flag that was given and is none of these, "" without one.
+func otherThan(flags *pflag.FlagSet, these []string) (other string) {
 	flags.Visit(func(f *pflag.Flag) {
-		if !slices.Contains(ofResume, f.Name) {
+		if !slices.Contains(these, f.Name) {
 			other = f.Name
 		}
 	})
+	return other
+}
+
+// takeUp is the command with --resume.
+func (m *migrateRun) takeUp(ctx context.Context, flags *pflag.FlagSet, args []string) error {
+	other := otherThan(flags, ofResume)
 	switch {
 	case other != "":
 		return usagef("--resume and --%s exclude each other: the migration goes on as it began", other)

@@ -38,7 +38,7 @@ the source may have given it away already, and has to hear that it is not
 wanted: that is waited for, for as long as --recover says, or until a second
 signal. If the source has not heard, it keeps the VM paused; microvm migrate VM
 --resume there asks this side again, and once this side has ended, --take-back
-lets the VM run on there.
+--force there lets the VM run on.
 
 Guest memory is made of the same pages as at the source: of 2 MiB ones from this
 host's pool (sysctl vm.nr_hugepages) if the VM was started with --hugepages. This

@@ -153,7 +153,10 @@ func (b *builder) between() {
 		b.trouble("destination: again: deadline", func(s *state) { s.dstReturns(dstLate) })
 	case s.dst.whole || s.dst.ended:
 		b.trouble("destination: again: deadline", func(s *state) { s.dstReturns(dstUnheard) })
-	case b.m == stopsAtDeadline:
+	default:
+		b.trouble("destination: again: Abandon, by a person", func(s *state) { s.dst.runs = false; s.dstReturns(dstLost) })
+	}
+	if b.m == stopsAtDeadline && s.dst.fate == fateRan && !s.dst.whole && !s.dst.ended {
 		b.trouble("destination: again: deadline, the guest is stopped", func(s *state) { s.dst.runs = false; s.dstReturns(dstStopped) })
 	}
 }

@@ -24,7 +24,7 @@ func TestTheModelGoesEverywhere(t *testing.T) {
 	var src [len(srcNames)]bool
 	var dst [len(dstNames)]bool
 	var said [len(messageNames)]bool
-	var completed, cancelledInTime, takenBack, superseded bool
+	var completed, cancelledInTime, takenBack, byHand, superseded bool
 	for _, s := range explore(beginning(), system(sound)).states {
 		src[s.src.at], dst[s.dst.at] = true, true
 		for _, c := range s.conns {
@@ -35,6 +35,7 @@ func TestTheModelGoesEverywhere(t *testing.T) {
 		completed = completed || s.src.at == srcCompleted && s.dst.at == dstCompleted && s.dst.runs
 		cancelledInTime = cancelledInTime || s.src.at == srcStays && s.src.committed == cancelled && s.dst.at == dstFailed
 		takenBack = takenBack || s.src.at == srcStays && s.src.detached && s.dst.at == dstFailed
+		byHand = byHand || s.src.at == srcStays && s.src.committed == runWritten && s.dst.at == dstLate
 		superseded = superseded || s.dst.serving != noConn && s.dst.pending != noConn && s.session().dstClosed && s.session().forward.head() == run
 	}
 	for i, reached := range src {
@@ -52,9 +53,9 @@ func TestTheModelGoesEverywhere(t *testing.T) {
 			t.Errorf("nobody ever says %q", message(i))
 		}
 	}
-	if !completed || !cancelledInTime || !takenBack || !superseded {
-		t.Errorf("completed %v; cancelled and both ended %v; taken back after RUN and both ended %v; RUN still read from a connection that has a successor %v",
-			completed, cancelledInTime, takenBack, superseded)
+	if !completed || !cancelledInTime || !takenBack || !byHand || !superseded {
+		t.Errorf("completed %v; cancelled and both ended %v; taken back after RUN and both ended %v, by hand %v; RUN still read from a connection that has a successor %v",
+			completed, cancelledInTime, takenBack, byHand, superseded)
 	}
 }
 
@@ -75,6 +76,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		{runAlthoughCancelled, cancelHolds, "source: Cancel"},
 		{failedIsBroken, neverNone, "for ever"},
 		{eofIsSuccess, pagesKept, "source: end of file"},
+		{takesBackUnsure, neverTwo, "source: TakeBack, by a person"},
 		{resumeAfterShut, goneIsGone, "source: the user resumes"},
 		{givesUpSilently, neverNone, "FAILED unsaid"},
 		{failedThenLeaves, neverNone, "destination: sayFailed, leaves"},

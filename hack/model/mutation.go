@@ -14,6 +14,7 @@ const (
 	runAlthoughCancelled mutation = "the source does not look at committed and detach before POSTCOPY_RUN"
 	failedIsBroken       mutation = "the source takes FAILED after POSTCOPY_RUN for a broken connection"
 	eofIsSuccess         mutation = "the source takes an end of file for SHUT 0"
+	takesBackUnsure      mutation = "a person takes the VM back without having made sure that the destination does not run it"
 	resumeAfterShut      mutation = "the source lets its user resume a VM that has gone"
 	givesUpSilently      mutation = "the destination gives up after LOADED and does not say FAILED"
 	failedThenLeaves     mutation = "the destination says FAILED after LOADED and does not wait for the answer"

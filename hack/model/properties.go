@@ -44,15 +44,17 @@ var (
 	properties = []property{neverTwo, neverNone, pagesKept, goneIsGone, cancelHolds, sourceLearns}
 )
 
-// excused tells whether somebody put an end to it: a process was killed, the
-// destination's deadline for recovery has passed, which it has while the guest
-// does not need the source, or it cannot go on after it has run the guest.
-// GiveUp, an error before that, Cancel, any number of broken connections and
-// the source's deadline are no excuse, since a person may resume.
+// excused tells whether somebody put an end to it: the source was killed, or
+// the destination after it has run the guest; that does not need the source any
+// more and has not waited for it to hear so; or it cannot go on, or was
+// abandoned, after it has run the guest. Everything else is no excuse, since a
+// person may resume, or take the guest back.
 func (s state) excused() bool {
 	switch s.dst.at {
-	case dstUnheard, dstLate, dstLost, dstDead:
+	case dstUnheard, dstLost:
 		return true
+	case dstDead:
+		return s.dst.fate == fateRan || s.src.at == srcDead
 	}
 	return s.src.at == srcDead
 }

@@ -149,11 +149,35 @@ func (b *builder) sourceMoves() {
 // afterTheEnd is what Run's caller may do, and must not.
 func (b *builder) afterTheEnd() {
 	if b.s.src.at == srcPaused {
-		b.do("source: Resume, by a person", func(s *state) { s.src.at = srcReconnect })
+		b.person()
 	}
 	if b.m == resumeAfterShut && b.s.src.at == srcCompleted && !b.s.srcRuns() {
 		b.trouble("source: the user resumes the VM", func(s *state) { s.src.machine = machineRunning })
 	}
+}
+
+// person is what somebody does about a migration that is paused: take it up,
+// as long as there is a destination; take the guest back once it is sure that
+// the destination never ran it and never will, which (*Source).TakeBack refuses
+// where the source knows better.
+func (b *builder) person() {
+	resume, takeBack := b.do, b.trouble
+	if b.s.nobodyLeft() {
+		resume, takeBack = b.trouble, b.do
+	}
+	resume("source: Resume, by a person", func(s *state) { s.src.at = srcReconnect })
+	d := b.s.dst
+	sure := d.fate == fateGivenUp || d.fate == fateOpen && d.at.ended()
+	if !b.s.src.running && (sure || b.m == takesBackUnsure) {
+		takeBack("source: TakeBack, by a person", func(s *state) { s.src.at = srcTakeBack })
+	}
+}
+
+// nobodyLeft tells whether only a person can let the source know that the
+// destination never ran the guest. Where it ended in another way, it has told
+// the source itself, and the model does not count on people.
+func (s state) nobodyLeft() bool {
+	return s.dst.fate != fateRan && (s.dst.at == dstLate || s.dst.at == dstDead)
 }
 
 // interference is Cancel, by a user at any time, and the timeout; and what
@@ -326,7 +350,11 @@ func (b *builder) recovery() {
 	if b.m == takeBackAtDeadline {
 		b.trouble("source: reconnect: deadline, taken for never run", func(s *state) { s.closeLink(); s.src.at = srcTakeBack })
 	} else {
-		b.trouble("source: reconnect: deadline", func(s *state) { s.srcReturns(srcPaused) })
+		give := b.trouble
+		if s.nobodyLeft() {
+			give = b.do // nothing can keep it from passing
+		}
+		give("source: reconnect: deadline", func(s *state) { s.srcReturns(srcPaused) })
 	}
 	switch s.src.at {
 	case srcReconnect:
