@@ -37,6 +37,7 @@ func (e *APIError) Error() string { return e.Message }
 //	GET  /v1/vm         Info
 //	PUT  /v1/vm/pause
 //	PUT  /v1/vm/resume
+//	PUT  /v1/vm/grow    looks whether its disks have grown
 //	PUT  /v1/vm/stop    StopRequest; answers when the VM has ended
 //	GET  /v1/vm/wait    ExitStatus, when the VM has ended
 //
@@ -55,6 +56,7 @@ func NewAPI(name string) *API {
 	a.Mux.HandleFunc("GET /v1/vm", a.inspect)
 	a.Mux.HandleFunc("PUT /v1/vm/pause", a.command(func(r *http.Request, vm *VM) error { return vm.PauseByUser(r.Context()) }))
 	a.Mux.HandleFunc("PUT /v1/vm/resume", a.command(func(_ *http.Request, vm *VM) error { return vm.ResumeByUser() }))
+	a.Mux.HandleFunc("PUT /v1/vm/grow", a.command(func(_ *http.Request, vm *VM) error { return vm.GrowDisks() }))
 	a.Mux.HandleFunc("PUT /v1/vm/stop", a.stop)
 	a.Mux.HandleFunc("GET /v1/vm/wait", a.wait)
 	a.Mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -78,12 +80,15 @@ type Info struct {
 	Migrating bool      `json:"migrating"`
 	PID       int       `json:"pid"`
 	Started   time.Time `json:"started"`
+	// DiskStats are the disks' counts, in the order of Disks.
+	DiskStats []DiskInfo `json:"disk_stats,omitempty"`
 }
 
 func (a *API) inspect(w http.ResponseWriter, _ *http.Request) {
 	info := Info{State: StateIncoming, PID: os.Getpid(), Started: a.started}
 	if vm := a.VM(); vm != nil {
 		info.Config, info.State, info.Migrating = vm.UserConfig(), vm.State(), vm.Migrating()
+		info.DiskStats = vm.Disks()
 	}
 	info.Name = a.name
 	writeJSON(w, http.StatusOK, info)

@@ -177,7 +177,7 @@ func (vm *VM) addDevices(console *Console) error {
 		vm.snapshotters = append(vm.snapshotters, cpuState{c.kvm})
 	}
 	vm.snapshotters = append(vm.snapshotters, vm.serial, vm.rtc, keyboard, vm.pm, panicked)
-	return nil
+	return vm.addDisks()
 }
 
 // Close frees the VM, ending it first if it has not ended.
@@ -187,7 +187,7 @@ func (vm *VM) Close() error {
 	for _, l := range vm.lines {
 		errs = append(errs, l.close())
 	}
-	errs = append(errs, vm.cpus.close())
+	errs = append(errs, vm.closeDisks(), vm.cpus.close())
 	if vm.kvm != nil {
 		errs = append(errs, vm.kvm.Close())
 	}

@@ -62,6 +62,8 @@ func (vm *VM) boot(files *bootFiles) error {
 		Cmdline: vm.config.Cmdline,
 		CPUs:    vm.config.CPUs,
 		RAM:     vm.config.Memory,
+
+		VirtioMMIO: vm.virtioPlaces(),
 	})
 	if err != nil {
 		return err

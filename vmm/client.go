@@ -124,6 +124,11 @@ func (c *Client) Resume(ctx context.Context) error {
 	return c.Do(ctx, http.MethodPut, "/v1/vm/resume", nil, nil)
 }
 
+// GrowDisks has the VM look whether the files of its disks have grown.
+func (c *Client) GrowDisks(ctx context.Context) error {
+	return c.Do(ctx, http.MethodPut, "/v1/vm/grow", nil, nil)
+}
+
 // Stop ends the VM: see StopRequest.
 func (c *Client) Stop(ctx context.Context, force bool, timeout time.Duration) error {
 	return c.Do(ctx, http.MethodPut, "/v1/vm/stop", StopRequest{Force: force, Timeout: timeout}, nil)

@@ -44,6 +44,8 @@ type Config struct {
 	Hugepages bool `json:"hugepages,omitempty"`
 	// Console is one of the Console constants; empty is ConsoleSocket.
 	Console string `json:"console,omitempty"`
+	// Disks are the guest's, in this order: vda, vdb, ...
+	Disks []DiskConfig `json:"disks,omitempty"`
 }
 
 // ParseConfig reads a Config from JSON. An unknown field is an error, since
@@ -89,6 +91,14 @@ func (c Config) Validate() error {
 	if c.Initrd != "" && c.Kernel == "" {
 		return fmt.Errorf("VM %s: an initrd (%s) needs a kernel: the embedded tiny kernel takes none", c.Name, c.Initrd)
 	}
+	if len(c.Disks) > MaxDisks {
+		return fmt.Errorf("VM %s: %d disks: %d at most", c.Name, len(c.Disks), MaxDisks)
+	}
+	for _, d := range c.Disks {
+		if err := d.validate(); err != nil {
+			return fmt.Errorf("VM %s: %w", c.Name, err)
+		}
+	}
 	switch c.Console {
 	case "", ConsoleStdio, ConsoleSocket, ConsoleOff:
 	default:
@@ -113,6 +123,8 @@ type machineConfig struct {
 	TSCKHz uint32           `json:"tsc_khz"`
 	// Devices are in the order of loading.
 	Devices []deviceConfig `json:"devices"`
+	// DiskSizes are the disks' capacities in bytes.
+	DiskSizes []uint64 `json:"disk_sizes,omitempty"`
 }
 
 type blockConfig struct {

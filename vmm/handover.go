@@ -1,5 +1,7 @@
 package vmm
 
+import "errors"
+
 // This file is a VM's life as a migration moves it. Source:
 //
 //	Depart ── Config, Pause, Devices' Save ── HandOver ── Gone
@@ -53,12 +55,32 @@ func (vm *VM) Migrating() bool {
 // HandOver gives the VM up. It is called before the message that lets the
 // destination run is written, and from then on nothing here can make the
 // vCPUs run, short of TakeBack. An error means that the VM ended meanwhile,
-// and that the message must not be sent.
-func (vm *VM) HandOver() error { return vm.advance(CommandHandOver) }
+// and that the message must not be sent. The disks are the destination's to
+// take from then on.
+func (vm *VM) HandOver() error {
+	if err := vm.settleDisks(); err != nil {
+		return err
+	}
+	if err := vm.advance(CommandHandOver); err != nil {
+		return err
+	}
+	if err := vm.unlockDisks(); err != nil {
+		return errors.Join(err, vm.TakeBack())
+	}
+	return nil
+}
 
 // TakeBack makes this the owner again: the destination has proved that it
 // never ran and never will. The VM is paused then.
-func (vm *VM) TakeBack() error { return vm.advance(CommandTakeBack) }
+func (vm *VM) TakeBack() error {
+	if err := vm.allowed(CommandTakeBack); err != nil {
+		return err
+	}
+	if err := vm.lockDisks(); err != nil {
+		return err
+	}
+	return vm.advance(CommandTakeBack)
+}
 
 // Gone ends the VM here: the destination owns it and has all of it. Wait
 // returns nil.
@@ -80,11 +102,15 @@ func (vm *VM) Run() error {
 	if err := vm.allowed(CommandArrive); err != nil {
 		return err
 	}
-	if err := vm.tellClock(); err != nil {
+	if err := vm.lockDisks(); err != nil {
 		return err
 	}
-	if err := vm.advance(CommandArrive); err != nil {
-		return err
+	err := vm.tellClock()
+	if err == nil {
+		err = vm.advance(CommandArrive)
+	}
+	if err != nil {
+		return errors.Join(err, vm.unlockDisks())
 	}
 	if !vm.heldByUser {
 		vm.goOn()

@@ -20,6 +20,8 @@ func (vm *VM) Config() ([]byte, error) {
 		Paused: vm.pausedByUser(),
 		CPUID:  vm.cpuid,
 		TSCKHz: vm.tscKHz,
+
+		DiskSizes: vm.diskSizes(),
 	}
 	for _, b := range vm.Blocks() {
 		c.Blocks = append(c.Blocks, blockConfig{Name: b.Name(), Size: b.Size()})
@@ -58,6 +60,9 @@ func incoming(ctx context.Context, c machineConfig, o Options) (*VM, error) {
 	if err := checkMemory(c.VM.Memory, c.VM.Hugepages); err != nil {
 		return nil, err
 	}
+	if err := placeDisks(c.VM.Disks, o.Disks, o.logger()); err != nil {
+		return nil, err
+	}
 	vm, err := assemble(ctx, c.VM, StateIncoming, o)
 	if c.VM.Hugepages && errors.Is(err, unix.ENOMEM) {
 		return nil, fmt.Errorf("%w; or take the VM in on other pages: microvm receive --hugepages off", err)
@@ -67,7 +72,7 @@ func incoming(ctx context.Context, c machineConfig, o Options) (*VM, error) {
 	}
 	vm.heldByUser = c.Paused
 	vm.cpuid = c.CPUID
-	if err := errors.Join(vm.checkCPU(c), vm.checkBlocks(c), vm.checkDevices(c)); err != nil {
+	if err := errors.Join(vm.checkCPU(c), vm.checkBlocks(c), vm.checkDevices(c), vm.checkDisks(c)); err != nil {
 		return nil, errors.Join(err, vm.Close())
 	}
 	vm.tscKHz = c.TSCKHz

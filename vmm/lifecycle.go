@@ -103,6 +103,7 @@ func (vm *VM) pause(ctx context.Context) error {
 		vm.serial.Resume()
 		return fmt.Errorf("pause VM %s: %w", vm.config.Name, err)
 	}
+	vm.holdVirtio()
 	return vm.advance(CommandPause)
 }
 
@@ -124,8 +125,9 @@ func (vm *VM) resume() error {
 	return nil
 }
 
-// goOn lets the vCPUs and whoever types run.
+// goOn lets the vCPUs, the devices and whoever types run.
 func (vm *VM) goOn() {
+	vm.releaseVirtio()
 	vm.serial.Resume()
 	vm.cpus.resume()
 }
@@ -189,10 +191,22 @@ func (vm *VM) end(outcome error, reason string) {
 	go vm.finish()
 }
 
+// errEnded is what waits for a page of a VM that has ended.
+var errEnded = errors.New("the VM has ended")
+
 // finish waits for the vCPU threads, lets the last of the console's output
 // out, and declares the VM over.
 func (vm *VM) finish() {
+	if vm.ram != nil {
+		// A device may wait for a page that is still at another host, and a
+		// vCPU that resets the device for the device.
+		vm.ram.Fail(errEnded)
+	}
 	vm.cpus.wait()
+	vm.holdVirtio()
+	if err := vm.unlockDisks(); err != nil {
+		vm.log.Error("the VM has ended, and its disks may lack what it wrote last", "err", err)
+	}
 	if vm.stopTyping != nil {
 		vm.stopTyping()
 	}

@@ -73,12 +73,13 @@ const (
 	CommandDepart                     // the destination needs nothing more
 	CommandArrive                     // ownership has come from the source
 	CommandSettle                     // no page is missing any more
+	CommandGrow                       // look whether its disks have grown
 	numCommands
 )
 
 var commandNames = [numCommands]string{
 	"start", "pause", "resume", "press the power button of", "stop", "kill", "migrate",
-	"hand over", "take back", "depart", "run the incoming", "settle",
+	"hand over", "take back", "depart", "run the incoming", "settle", "grow the disks of",
 }
 
 // String returns the verb that error messages use.
@@ -136,6 +137,7 @@ var rules = [numCommands]rule{
 	CommandDepart:      {from: in(StatePostcopy), to: StateMigrated},
 	CommandArrive:      {from: in(StateIncoming), to: StatePostcopy},
 	CommandSettle:      {from: in(StatePostcopy), to: StateRunning},
+	CommandGrow:        {from: in(StateRunning, StatePaused), stays: true},
 }
 
 // A StateError refuses a command in the state the VM is in.

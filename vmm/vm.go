@@ -25,6 +25,8 @@ type Options struct {
 	Name string
 	// Hugepages, if not nil, replaces the incoming VM's.
 	Hugepages *bool
+	// Disks are the paths, on this host, of an incoming VM's disks.
+	Disks []string
 }
 
 func (o Options) logger() *slog.Logger {
@@ -55,6 +57,8 @@ type VM struct {
 	serial  *devices.Serial
 	rtc     *devices.RTC
 	pm      *devices.PM
+	virtio  []*virtioDevice
+	disks   []*disk
 
 	// stopTyping ends typeInput.
 	stopTyping context.CancelFunc
@@ -96,7 +100,10 @@ func New(ctx context.Context, config Config, o Options) (*VM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("VM %s: %w", config.Name, err)
 	}
-	if err := vm.boot(boot); err != nil {
+	if err = vm.lockDisks(); err == nil {
+		err = vm.boot(boot)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("VM %s: %w", config.Name, errors.Join(err, vm.Close()))
 	}
 	return vm, nil

@@ -18,15 +18,22 @@ const linuxPatience = 8 * time.Minute
 // is at its init. job is what it does then, in words of its command line.
 func (h *host) bootLinux(name, memory string, cpus int, job string) *process {
 	h.t.Helper()
-	kernel, initrd := os.Getenv("MICROVM_GUEST_KERNEL"), os.Getenv("MICROVM_GUEST_INITRD")
-	if kernel == "" || initrd == "" {
-		h.t.Skip("MICROVM_GUEST_KERNEL and MICROVM_GUEST_INITRD are not set; run this test in the lab: make lab")
-	}
+	kernel, initrd := linuxFiles(h.t)
 	p := h.start("run", "--name", name, "-k", kernel, "-i", initrd, "-p", "console=ttyS0 panic=-1 "+job,
 		"-m", memory, "-c", fmt.Sprint(cpus))
 	p.patience = linuxPatience
 	p.awaitLine(fmt.Sprintf("GUEST READY cpus %d ", cpus))
 	return p
+}
+
+// linuxFiles are the kernel and the initramfs of the lab's guests.
+func linuxFiles(t *testing.T) (kernel, initrd string) {
+	t.Helper()
+	kernel, initrd = os.Getenv("MICROVM_GUEST_KERNEL"), os.Getenv("MICROVM_GUEST_INITRD")
+	if kernel == "" || initrd == "" {
+		t.Skip("MICROVM_GUEST_KERNEL and MICROVM_GUEST_INITRD are not set; run this test in the lab: make lab")
+	}
+	return kernel, initrd
 }
 
 func TestLinuxAnswersOnItsConsoleAndEndsAsItIsTold(t *testing.T) {

@@ -38,6 +38,7 @@ var commands = []*command{
 	&logsCommand,
 	&pauseCommand,
 	&resumeCommand,
+	&growCommand,
 	&stopCommand,
 	&waitCommand,
 	&versionCommand,

@@ -45,6 +45,11 @@ host's pool (sysctl vm.nr_hugepages) if the VM was started with --hugepages. Thi
 host's --hugepages on or off decides otherwise; the source then sends pages of
 the size that they have here.
 
+--disk, once for each disk that the VM has, and in the same order, names the file
+on this host: the same one, on storage that both hosts have, or the VM would find
+another's data. Files that were not named are never opened. The source gives its
+disks up before the VM runs here.
+
 Whoever can connect to the address can hand this host a VM: listen on a network
 that only the hosts of your VMs are on, or on a unix socket.
 
@@ -53,6 +58,7 @@ since pages that it needs are gone or were given up; 1 it never ran here; 124
 nor within --timeout.`,
 	examples: []string{
 		"microvm receive --listen tcp:127.0.0.1:4444 --name b",
+		"microvm receive --listen tcp:192.0.2.1:4444 --disk /shared/root.img",
 		"microvm receive --listen unix:/run/microvm/in.sock --console socket",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
@@ -67,6 +73,8 @@ nor within --timeout.`,
 		flags.DurationVar(&timeout, "timeout", 0, "give up if the VM does not run here by then (default never)")
 		flags.DurationVar(&recover, "recover", defaultRecover, "how long to wait for the source if the connection breaks, unless the VM needs it")
 		flags.IntVar(&connections, "max-connections", migration.MaxConnections, "over how many connections the source may spread memory")
+		var disks []string
+		flags.StringArrayVar(&disks, "disk", nil, "the VM's next disk's `file` on this host; may be repeated")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			if err := noArguments(args); err != nil {
 				return err
@@ -101,7 +109,7 @@ nor within --timeout.`,
 				return err
 			}
 			defer ln.Close()
-			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections}
+			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks}
 			if events != "" {
 				w, err := openEvents(events, stdout)
 				if err != nil {
@@ -122,6 +130,7 @@ type reception struct {
 	hugepages *bool
 	timeout   time.Duration
 	recover   time.Duration
+	disks     []string
 	// connections is how many the source may have for memory.
 	connections int
 	events      *migration.EventLog // nil, like writer: nobody wants them
@@ -132,7 +141,7 @@ type reception struct {
 var hugepagesHere = map[string]*bool{"same": nil, "on": new(true), "off": new(false)}
 
 func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
-	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, Hugepages: r.hugepages, MaxConnections: r.connections, Events: r.events})
+	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, Disks: r.disks, Hugepages: r.hugepages, MaxConnections: r.connections, Events: r.events})
 	if err != nil {
 		return err
 	}

@@ -16,10 +16,15 @@ import (
 var runCommand = command{
 	name:    "run",
 	summary: "Boot a VM",
-	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--name NAME] [--detach]",
+	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--name NAME] [--detach]",
 	about: `
 Without -k the embedded tiny kernel boots, a small guest for tests; -p has its
 parameters then, such as "work=write order=rand beat=1000".
+
+--disk, once for each disk, is FILE[,ro][,serial=TEXT][,queues=N]: a raw file or a
+block device, which becomes vda, vdb, and so on, in a guest with drivers for
+virtio-mmio and virtio-blk. One VM at a time can write to it; several can share it
+if all have it read-only. queues=N spreads requests over that many vCPUs.
 
 With --console stdio, the default, this terminal is the guest's serial console:
 Ctrl-a x ends the VM. A first SIGINT, SIGTERM or SIGHUP ends it too, unless part
@@ -31,12 +36,14 @@ error; registers on stderr); 34 its kernel panicked.`,
 	examples: []string{
 		"microvm run -p 'work=write fill=1' -m 256M",
 		"microvm run -k vmlinuz -i initrd.gz -p console=ttyS0 -m 512M -c 2",
+		"microvm run -k vmlinuz -i initrd.gz -p 'console=ttyS0 root=/dev/vda' --disk root.img --disk data.img,ro",
 		"microvm run --name a --detach && microvm console a",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
 		config := vmm.Config{CPUs: 1}
 		memory := size(256 << 20)
 		var detach bool
+		var disks []string
 		flags.StringVarP(&config.Kernel, "kernel", "k", "", "`path` of a bzImage, ELF64 vmlinux or PVH ELF")
 		flags.StringVarP(&config.Initrd, "initrd", "i", "", "`path` of an initial RAM disk")
 		flags.StringVarP(&config.Cmdline, "cmdline", "p", "", "kernel command line")
@@ -46,11 +53,19 @@ error; registers on stderr); 34 its kernel panicked.`,
 		flags.BoolVar(&detach, "detach", false, "return once the VM runs, and print its name")
 		flags.StringVar(&config.Console, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off; with --detach socket")
 		flags.BoolVar(&config.Hugepages, "hugepages", false, "take guest memory from the pool of 2 MiB pages")
+		flags.StringArrayVar(&disks, "disk", nil, "`file` or block device, with options: FILE[,ro][,serial=TEXT][,queues=N]; may be repeated")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			if err := noArguments(args); err != nil {
 				return err
 			}
 			config.Memory = uint64(memory)
+			for _, text := range disks {
+				disk, err := vmm.ParseDisk(text)
+				if err != nil {
+					return usagef("--disk: %v", err)
+				}
+				config.Disks = append(config.Disks, disk)
+			}
 			if config.Name == "" {
 				config.Name = fmt.Sprintf("vm%d", os.Getpid())
 			}

@@ -128,7 +128,7 @@ func (img *Image) Lock() error {
 //
 // Preconditions: no request is under way.
 func (img *Image) Unlock() error {
-	if err := img.settle(); err != nil {
+	if err := img.Settle(); err != nil {
 		return err
 	}
 	if err := img.setLock(unix.F_UNLCK); err != nil {
@@ -137,10 +137,12 @@ func (img *Image) Unlock() error {
 	return nil
 }
 
-// settle writes out what is only in this host's cache.
-func (img *Image) settle() error {
+// Settle writes out what is only in this host's cache. Unlock does so as well,
+// and has nothing left to do after it.
+func (img *Image) Settle() error {
 	if img.cached.Swap(false) {
 		if err := unix.Fdatasync(img.fd); err != nil {
+			img.cached.Store(true)
 			return fmt.Errorf("disk %s: write out what is cached: %w", img.path, err)
 		}
 	}

@@ -4,10 +4,12 @@
 #   mv.job=shell      a shell on ttyS0 (the default)
 #   mv.job=checksum   copy and checksum 64 MiB in a loop, a part on each CPU; says "sum ok N up SECONDS" each round
 #   mv.job=poweroff   power off at once
+#   mv.job=disk       write to an ext4 file system on /dev/vda, fsync, read back, in a loop; "disk ok N up SECONDS"
 #   mv.fill=MIB       first fill that much memory with random bytes (checksum verifies them at its end)
 #   mv.size=MIB       checksum: how much instead of 64
-#   mv.rounds=N       checksum: power off after N rounds (default: go on for ever)
-# What went wrong starts a line with SUM BAD, FILL BAD, UPTIME BAD or DMESG BAD.
+#   mv.size=MIB       disk: how much of the disk instead of 4
+#   mv.rounds=N       checksum, disk: power off after N rounds (default: go on for ever)
+# What went wrong starts a line with SUM BAD, FILL BAD, DISK BAD, UPTIME BAD or DMESG BAD.
 export PATH=/bin HOME=/ TERM=vt100
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -15,6 +17,7 @@ mount -t devtmpfs dev /dev
 mkdir -p /data /tmp
 mount -t tmpfs -o size=95% data /data
 hostname guest
+while read -r module; do insmod "$module"; done < /lib/modules/list
 cpus=$(grep -c ^processor /proc/cpuinfo)
 
 param() { # NAME DEFAULT
@@ -54,6 +57,7 @@ compare() {
 # began is about the boot, and is not held against it.
 complaints='lockup|rcu.*(stall|starved)|clocksource.*(unstable|skew|wrong)|[Mm]arking (clocksource|TSC)|TSC.*unstable'
 complaints="$complaints|time.*went backwards|blocked for more than|BUG:|Oops|WARNING:|Call Trace|[Hh]ardware [Ee]rror"
+complaints="$complaints|I/O error|EXT4-fs (error|warning)|[Ee]rror.*vd[a-z]|device needs reset"
 dmesg_complaints() { dmesg | grep -E "$complaints"; }
 dmesg_check() {
 	dmesg_complaints | grep -vxFf /tmp/dmesg.known > /tmp/dmesg.new || return 0
@@ -83,6 +87,34 @@ checksum() {
 	[ -z "$dmesg_bad" ] && echo "dmesg ok"
 }
 
+# disk: each CPU writes a file of its own anew, with fsync, and reads it back from the disk: its pages are dropped from
+# the cache first. Everything is looked at once more when it has been mounted anew.
+write_file() {
+	dd if=/dev/urandom of=/disk/file.$1 bs=256k count=$(($(param mv.size 4) * 4 / cpus)) conv=fsync 2> /tmp/dd.$1 ||
+		{ echo "DISK BAD write $1: $(cat /tmp/dd.$1)"; }
+	md5sum < /disk/file.$1 > /tmp/disk.want.$1
+}
+read_file() { md5sum < /disk/file.$1 > /tmp/disk.got.$1; }
+disk() {
+	rounds=$(param mv.rounds 0)
+	mkdir -p /disk
+	mount -t ext4 /dev/vda /disk || { echo "DISK BAD mount"; return; }
+	echo "disk start"
+	round=0
+	while [ "$rounds" -eq 0 ] || [ $round -lt "$rounds" ]; do
+		round=$((round + 1))
+		on_each_cpu write_file
+		echo 3 > /proc/sys/vm/drop_caches
+		on_each_cpu read_file
+		compare disk "DISK BAD round $round" && echo "disk ok $round up $(uptime_now)"
+		dmesg_check
+	done
+	umount /disk && mount -t ext4 /dev/vda /disk || echo "DISK BAD mount again"
+	on_each_cpu read_file
+	compare disk "DISK BAD end" && umount /disk && echo "disk end ok"
+	[ -z "$dmesg_bad" ] && echo "dmesg ok"
+}
+
 dmesg_bad=
 # The first line is for grep, which takes an empty list of patterns from a file for no pattern at all.
 echo "nothing known" > /tmp/dmesg.known
@@ -95,6 +127,7 @@ if [ "$fill" -gt 0 ]; then
 fi
 case $(param mv.job shell) in
 checksum) checksum ;;
+disk) disk ;;
 poweroff) ;;
 shell)
 	# A session of its own with ttyS0 as its terminal, so that ^C and job control work as on a real console.

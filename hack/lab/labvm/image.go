@@ -30,12 +30,17 @@ const (
 var (
 	portModules = []string{"virtio_pci", "virtio_console"}
 	hostModules = []string{"irqbypass", "kvm", "kvm_amd"}
+	// guestModules are the drivers of what a microvm has and Debian's kernel has not built in.
+	guestModules = []string{"virtio_mmio", "virtio_blk"}
 )
 
 //go:embed guest.sh
 var guestScript []byte
 
-// GuestInitrd returns the gzipped initramfs of the lab's guests: busybox and guest.sh.
+// guestModuleList names the guest's module files, one a line, in the order of inserting them.
+const guestModuleList = "lib/modules/list"
+
+// GuestInitrd returns the gzipped initramfs of the lab's guests: busybox, guestModules and guest.sh.
 func (p *Pieces) GuestInitrd() ([]byte, error) {
 	var out bytes.Buffer
 	z, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
@@ -50,6 +55,9 @@ func (p *Pieces) GuestInitrd() ([]byte, error) {
 		a.Dir(dir)
 	}
 	a.Bytes("init", 0o755, guestScript)
+	if err := p.copyModules(a, guestModuleList, guestModules, map[string]bool{}); err != nil {
+		return nil, err
+	}
 	if err := a.Close(); err != nil {
 		return nil, err
 	}
@@ -98,6 +106,9 @@ func (p *Pieces) writeImage(w io.Writer, initBinary string, o *Options) error {
 	if err := a.Copy(guestKernel, p.Vmlinuz); err != nil {
 		return err
 	}
+	if err := addMakeFS(a); err != nil {
+		return err
+	}
 	if o.QEMU {
 		if err := addQEMU(a); err != nil {
 			return err
@@ -135,24 +146,33 @@ func (p *Pieces) addModules(a *Archive, extra []string) error {
 		{frame.PortModules, portModules},
 		{frame.HostModules, append(append([]string(nil), hostModules...), extra...)},
 	} {
-		files, err := resolveModules(p.Modules, list.names)
-		if err != nil {
+		if err := p.copyModules(a, list.path, list.names, inserted); err != nil {
 			return err
 		}
-		var lines strings.Builder
-		for _, file := range files {
-			if inserted[file] {
-				continue
-			}
-			inserted[file] = true
-			inside := path.Join("/lib/modules", filepath.Base(file))
-			if err := a.Copy(inside, file); err != nil {
-				return err
-			}
-			lines.WriteString(inside + "\n")
-		}
-		a.Bytes(list.path, 0o644, []byte(lines.String()))
 	}
+	return nil
+}
+
+// copyModules adds the named modules and what they need, but for those that are inserted already, and a list of their
+// files.
+func (p *Pieces) copyModules(a *Archive, list string, names []string, inserted map[string]bool) error {
+	files, err := resolveModules(p.Modules, names)
+	if err != nil {
+		return err
+	}
+	var lines strings.Builder
+	for _, file := range files {
+		if inserted[file] {
+			continue
+		}
+		inserted[file] = true
+		inside := path.Join("/lib/modules", filepath.Base(file))
+		if err := a.Copy(inside, file); err != nil {
+			return err
+		}
+		lines.WriteString(inside + "\n")
+	}
+	a.Bytes(list, 0o644, []byte(lines.String()))
 	return nil
 }
 

@@ -27,11 +27,26 @@ func addQEMU(a *Archive) error {
 	if err != nil {
 		return err
 	}
+	// It looks for its firmware from where it lies.
+	return addProgram(a, path, "/usr/share/qemu", "/usr/share/seabios")
+}
+
+// addMakeFS adds this machine's mkfs.ext4, for tests with disks, if it has one.
+func addMakeFS(a *Archive) error {
+	path, err := exec.LookPath("mkfs.ext4")
+	if err != nil {
+		return nil // the tests that want it say so
+	}
+	return addProgram(a, path, "/etc/mke2fs.conf")
+}
+
+// addProgram adds one of this machine's programs with its libraries and other files, each at its own path. A file
+// that is not here is left out.
+func addProgram(a *Archive, path string, files ...string) error {
 	out, err := exec.Command("ldd", path).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("lab: ldd %s: %w\n%s", path, err, out)
 	}
-	files := []string{"/usr/share/qemu", "/usr/share/seabios"}
 	for _, m := range sharedLibrary.FindAllSubmatch(out, -1) {
 		files = append(files, string(m[1]))
 	}
@@ -44,5 +59,5 @@ func addQEMU(a *Archive) error {
 			return err
 		}
 	}
-	return a.Copy(path, path) // it looks for its firmware from where it lies
+	return a.Copy(path, path)
 }

@@ -1,0 +1,87 @@
+package vmm
+
+import (
+	"errors"
+
+	"microvm/devices/virtio"
+	"microvm/guest"
+	"microvm/kvm"
+)
+
+// maxVirtio is how many virtio-mmio devices a VM can have: each has one of the
+// I/O APIC's pins that no ISA device has.
+const (
+	maxVirtio      = 8
+	firstVirtioGSI = 16
+)
+
+// A virtioDevice is a device with its place in the machine.
+type virtioDevice struct {
+	mmio  *virtio.MMIO
+	place guest.MMIODevice
+}
+
+// addVirtio gives a backend its device, registers and interrupt line, in the
+// next free place. It is held until goOn. Whoever made the backend closes the
+// device.
+func (vm *VM) addVirtio(id string, backend virtio.Backend) (*virtioDevice, error) {
+	i := uint64(len(vm.virtio))
+	place := guest.MMIODevice{
+		Addr: guest.MMIOBase + i*guest.MMIOSize, Size: guest.MMIOSize, GSI: firstVirtioGSI + uint32(i),
+	}
+	line, err := newEdgeLine(vm.kvm, place.GSI)
+	if err != nil {
+		return nil, err
+	}
+	vm.lines = append(vm.lines, line)
+	device, err := virtio.NewDevice(id, backend, vm.mem, vm.log)
+	if err != nil {
+		return nil, err
+	}
+	d := &virtioDevice{mmio: virtio.NewMMIO(device, line), place: place}
+	if err := vm.connect(d); err != nil {
+		return nil, errors.Join(err, device.Close())
+	}
+	vm.virtio = append(vm.virtio, d)
+	vm.snapshotters = append(vm.snapshotters, d.mmio)
+	return d, nil
+}
+
+// connect puts the registers on the bus, and has KVM signal what the driver
+// writes to the notification register.
+func (vm *VM) connect(d *virtioDevice) error {
+	for i := range d.mmio.Device().Queues() {
+		queue := uint64(i)
+		err := vm.kvm.AssignIOEventFD(kvm.IOEventFD{
+			Addr: d.place.Addr + virtio.MMIONotify, Size: 4, FD: d.mmio.Device().NotifyFD(i), Match: &queue,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return vm.mmio.Register(d.mmio.ID(), d.place.Addr, d.place.Size, d.mmio)
+}
+
+// virtioPlaces is what the guest's ACPI tables announce.
+func (vm *VM) virtioPlaces() []guest.MMIODevice {
+	var places []guest.MMIODevice
+	for _, d := range vm.virtio {
+		places = append(places, d.place)
+	}
+	return places
+}
+
+// holdVirtio brings the devices to rest: nothing is under way any more when it
+// returns, and nothing changes guest memory. No vCPU runs.
+func (vm *VM) holdVirtio() {
+	for _, d := range vm.virtio {
+		d.mmio.Device().Hold()
+	}
+}
+
+// releaseVirtio undoes it.
+func (vm *VM) releaseVirtio() {
+	for _, d := range vm.virtio {
+		d.mmio.Device().Release()
+	}
+}
