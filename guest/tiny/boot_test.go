@@ -19,6 +19,9 @@ func TestEachKindOfWorkEndsWithNothingBad(t *testing.T) {
 		{4, "fill=1 work=touch order=rand", false},
 		{1, "fill=1 work=write order=rand", false},
 		{4, "fill=1 work=write order=seq span=8", false},
+		{2, "fill=1 work=write order=down mem=8M", false},
+		{3, "fill=1 work=write order=stride mem=8M", false},
+		{2, "fill=1 work=touch order=stride mem=1M", false},
 		{2, "work=write order=rand mem=40M", false}, // no fill: unwritten pages are in no known state
 		{2, "fill=full work=write order=rand mem=1M rate=500", false},
 	} {

@@ -29,7 +29,9 @@
 //	fill=0|1|full     at the start write every page of the test range: 1 the two stamps,
 //	                  full also everything between, with what does not compress             (0)
 //	work=idle|touch|write   what each CPU does to page after page: nothing, read, write     (idle)
-//	order=seq|rand    in which order                                                        (seq)
+//	order=seq|down|stride|rand
+//	                  in which order: its pages upward, downward, every 17th of them, or
+//	                  at random                                                             (seq)
 //	rate=N            at most N pages a second on each CPU; 0 is as fast as it goes         (0)
 //	check=0|1         verify each page before it is written, or when it is touched          (0)
 //	sweep=0|1         at the end verify the whole test range, with fill=full every byte;

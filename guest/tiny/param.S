@@ -45,6 +45,8 @@ works:  choice  "idle", 0
         .quad   0
 orders: choice  "seq", 0
         choice  "rand", 1
+        choice  "down", 2
+        choice  "stride", 3
         .quad   0
 ends:   choice  "poweroff", poweroff
         choice  "reboot", reboot

@@ -11,6 +11,7 @@
         .include "tiny.inc"
 
 .set LINES_MAX,      32                 # BAD lines printed; all are counted
+.set STRIDE,         17                 # pages of its own that a CPU goes on by, with order=stride
 
         .text
         .code64
@@ -73,7 +74,20 @@
         mov     CPU_SHARE(%rbp), %r9
     .else
         mov     CPU_PAGE(%rbp), %rbx
+      .ifc \order, seq
         mov     span, %r9
+      .else
+        mov     CPU_SHARE(%rbp), %r15   # down: becomes the last page; stride: how far to go back at the end
+        imul    %r8, %r15
+        lea     (%r15,%r14), %r9        # behind the last page that is ours
+      .endif
+      .ifc \order, down
+        mov     %r9, %r15
+        sub     %r8, %r15
+      .endif
+      .ifc \order, stride
+        imul    $STRIDE, %r8, %rsi
+      .endif
     .endif
 .Lnext\@:
     .ifc \order, rand
@@ -111,6 +125,19 @@
         cmp     %r9, %rbx
         cmovae  %r14, %rbx
     .endif
+    .ifc \order, down
+        sub     %r8, %rbx
+        cmovb   %r15, %rbx
+    .endif
+    .ifc \order, stride
+        add     %rsi, %rbx
+.Lback\@:
+        cmp     %r9, %rbx
+        jb      .Lin\@
+        sub     %r15, %rbx
+        jmp     .Lback\@
+.Lin\@:
+    .endif
         dec     %ecx
         jnz     .Lnext\@
     .ifc \order, rand
@@ -125,10 +152,18 @@
         work_loop touch_seq_check,  touch, seq,  1
         work_loop touch_rand,       touch, rand, 0
         work_loop touch_rand_check, touch, rand, 1
+        work_loop touch_down,         touch, down,   0
+        work_loop touch_down_check,   touch, down,   1
+        work_loop touch_stride,       touch, stride, 0
+        work_loop touch_stride_check, touch, stride, 1
         work_loop write_seq,        write, seq,  0
         work_loop write_seq_check,  write, seq,  1
         work_loop write_rand,       write, rand, 0
         work_loop write_rand_check, write, rand, 1
+        work_loop write_down,         write, down,   0
+        work_loop write_down_check,   write, down,   1
+        work_loop write_stride,       write, stride, 0
+        work_loop write_stride_check, write, stride, 1
 
 # choose_work: the loop for what the command line asks. Checks need the counts; without fill= they begin at 0.
         .globl  choose_work
@@ -145,7 +180,7 @@ choose_work:
         xor     %eax, %eax
         rep stosq
 1:      mov     param_work, %rax        # 0 idle
-        shl     $1, %rax
+        shl     $2, %rax
         add     param_order, %rax
         shl     $1, %rax
         add     param_check, %rax
@@ -289,9 +324,11 @@ random_multiplier:
 body_step:
         .quad   0x9e3779b97f4a7c15      # 2^64 over the golden ratio
 work_loops:
-        .quad   0, 0, 0, 0              # idle
+        .quad   0, 0, 0, 0, 0, 0, 0, 0  # idle
         .quad   touch_seq, touch_seq_check, touch_rand, touch_rand_check
+        .quad   touch_down, touch_down_check, touch_stride, touch_stride_check
         .quad   write_seq, write_seq_check, write_rand, write_rand_check
+        .quad   write_down, write_down_check, write_stride, write_stride_check
 
         .bss
         .balign 8
