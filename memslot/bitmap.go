@@ -104,6 +104,22 @@ func (m *Bitmap) NextSet(from uint64) (i uint64, ok bool) { return m.next(from, 
 // NextClear finds the first clear bit at or after from.
 func (m *Bitmap) NextClear(from uint64) (i uint64, ok bool) { return m.next(from, ^uint64(0)) }
 
+// PrevClear finds the last clear bit before end.
+func (m *Bitmap) PrevClear(end uint64) (i uint64, ok bool) {
+	end = min(end, m.n)
+	if end == 0 {
+		return 0, false
+	}
+	mask := ^uint64(0) >> (63 - (end-1)%64)
+	for w := int((end - 1) / 64); w >= 0; w-- {
+		if v := ^m.words[w].Load() & mask; v != 0 {
+			return uint64(w)*64 + uint64(63-bits.LeadingZeros64(v)), true
+		}
+		mask = ^uint64(0)
+	}
+	return 0, false
+}
+
 // next looks for a bit that differs from those of skip.
 func (m *Bitmap) next(from, skip uint64) (uint64, bool) {
 	if from >= m.n {

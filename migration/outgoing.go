@@ -26,9 +26,7 @@ type outgoing struct {
 	wire      atomic.Uint64                                // bytes written to any channel
 	channels  [multiChannels + wire.MaxMulti]atomic.Uint64 // and to each, by its place among them
 	packed    packStats
-	// hint is where somebody waited last: block in the upper 16 bits, host
-	// page below, plus one so that 0 means nowhere.
-	hint atomic.Uint64
+	faults    faults
 }
 
 type outgoingBlock struct {
@@ -73,6 +71,11 @@ const (
 func (o *outgoing) count(channel int, n int64) {
 	o.wire.Add(uint64(n))
 	o.channels[channel].Add(uint64(n))
+}
+
+// hostPages is how many host pages make so many bytes, at least one.
+func (b *outgoingBlock) hostPages(bytes uint64) uint64 {
+	return max(1, bytes/(b.perHost*wire.PageSize))
 }
 
 // claim takes a host page, and tells whether it was still free.

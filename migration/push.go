@@ -3,53 +3,46 @@ package migration
 import "microvm/migration/wire"
 
 // pusher chooses, of the pages that nobody has asked for, which go next, so
-// that the migration ends. It goes on from where somebody waited last, because
-// what is touched next is often near; otherwise it follows the addresses.
+// that the migration ends: those around recent faults, because what is touched
+// next is often near, and otherwise by address from where it was last.
 type pusher struct {
-	o     *outgoing
-	block int
-	page  uint64
-	seen  uint64 // the hint that block and page come from
+	o      *outgoing
+	pivots pivots
+	last   hostPage
 }
 
 // push sends pages until every one is sent or claimed by an answer.
 func (o *outgoing) push(l *link, bandwidth uint64) error {
-	p := &pusher{o: o}
+	p := &pusher{o: o, pivots: pivots{o: o}}
 	return newSpread(o, l, sendsBulk, bandwidth, p.take).run(l.alive)
 }
 
 // take claims the pages that go next.
 func (p *pusher) take(pages []hostPage, room int) ([]hostPage, error) {
-	p.follow()
+	p.pivots.follow()
 	for room > 0 && p.next() {
-		if p.o.claim(p.block, p.page) {
-			pages = append(pages, hostPage{p.block, p.page})
-			room -= int(p.o.blocks[p.block].perHost) * wire.PageSize
+		if p.o.claim(p.last.block, p.last.page) {
+			pages = append(pages, p.last)
+			room -= int(p.o.blocks[p.last.block].perHost) * wire.PageSize
 		}
 	}
 	return pages, nil
 }
 
-// follow moves to where somebody waited last, if that is news.
-func (p *pusher) follow() {
-	hint := p.o.hint.Load()
-	if hint == p.seen {
-		return
-	}
-	p.seen = hint
-	p.block, p.page = int((hint-1)>>48), (hint-1)&(1<<48-1)
-}
-
-// next moves to a page that is not claimed: the first from here on, then the
-// first of the blocks that follow, around to where it began. It reports false
-// if there is none.
+// next moves to a page that is not claimed: one around a fault, or the first
+// from here on, then the first of the blocks that follow, around to where it
+// began. It reports false if there is none.
 func (p *pusher) next() bool {
+	if at, ok := p.pivots.next(); ok {
+		p.last = at
+		return true
+	}
 	for range len(p.o.blocks) + 1 {
-		if page, ok := p.o.blocks[p.block].sent.NextClear(p.page); ok {
-			p.page = page
+		if page, ok := p.o.blocks[p.last.block].sent.NextClear(p.last.page); ok {
+			p.last.page = page
 			return true
 		}
-		p.block, p.page = (p.block+1)%len(p.o.blocks), 0
+		p.last = hostPage{(p.last.block + 1) % len(p.o.blocks), 0}
 	}
 	return false
 }
@@ -90,6 +83,7 @@ func (a *answerer) pages(req wire.ReqPages) error {
 	defer a.l.urgentMu.Unlock()
 	for page := first; page < end; page++ {
 		if a.o.claim(a.block, page) {
+			a.o.faults.add(a.block, page, b.directions(page))
 			a.batch.add(a.block, page)
 		}
 		if a.batch.full() || (page == end-1 && !a.batch.empty()) {
@@ -98,6 +92,5 @@ func (a *answerer) pages(req wire.ReqPages) error {
 			}
 		}
 	}
-	a.o.hint.Store((uint64(a.block)<<48 | end%b.pages) + 1)
 	return nil
 }
