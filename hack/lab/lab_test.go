@@ -27,6 +27,7 @@ func TestLinuxGuestsInTheLab(t *testing.T) {
 		t.Run(strings.TrimPrefix(p.Path, "microvm/"), func(t *testing.T) {
 			labtest.Run(t, pieces, p.Path, labtest.Options{
 				Tests:   p.Tests,
+				Modules: []string{"veth", "sch_netem"},
 				Program: p.Path != selftest,
 			})
 		})

@@ -8,7 +8,8 @@
 #   mv.fill=MIB       first fill that much memory with random bytes (checksum verifies them at its end)
 #   mv.size=MIB       checksum: how much instead of 64
 #   mv.size=MIB       disk: how much of the disk instead of 4
-#   mv.rounds=N       checksum, disk: power off after N rounds (default: go on for ever)
+#   mv.rounds=N       checksum, disk: power off after N rounds (default: go on; checksum: to the round in which a
+#                     line is typed on ttyS0)
 # What went wrong starts a line with SUM BAD, FILL BAD, DISK BAD, UPTIME BAD or DMESG BAD.
 export PATH=/bin HOME=/ TERM=vt100
 mount -t proc proc /proc
@@ -30,9 +31,12 @@ uptime_now() { cut -d' ' -f1 /proc/uptime; }
 
 # on_each_cpu COMMAND ARG...: as many copies at once as there are CPUs, each with its number as last argument.
 on_each_cpu() {
-	n=0
-	while [ $n -lt "$cpus" ]; do "$@" $n & n=$((n + 1)); done
-	wait
+	n=0 jobs=
+	while [ $n -lt "$cpus" ]; do
+		"$@" $n &
+		n=$((n + 1)) jobs="$jobs $!"
+	done
+	wait $jobs
 }
 # randomize NAME MIB PART: makes /data/NAME.PART, this CPU's part of so many MiB, and notes its sum.
 randomize() {
@@ -69,9 +73,13 @@ dmesg_check() {
 checksum() {
 	rounds=$(param mv.rounds 0)
 	on_each_cpu randomize master "$(param mv.size 64)"
+	if [ "$rounds" -eq 0 ]; then
+		stty -F /dev/ttyS0 -echo # or what is typed would stand in the middle of a line
+		{ read -r _ < /dev/ttyS0; : > /tmp/enough; } &
+	fi
 	echo "checksum start"
 	round=0 last=$(uptime_now)
-	while [ "$rounds" -eq 0 ] || [ $round -lt "$rounds" ]; do
+	while [ "$rounds" -eq 0 -a ! -e /tmp/enough ] || [ $round -lt "$rounds" ]; do
 		round=$((round + 1))
 		on_each_cpu copy_and_sum
 		now=$(uptime_now)
