@@ -2,10 +2,13 @@ package migration
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -61,6 +64,7 @@ func (s *session) missing() string {
 type acceptor struct {
 	log      *slog.Logger
 	limit    int           // of connections for bulk
+	tls      *tls.Config   // nil: without
 	sessions chan *session // holds one: the newest that nobody has taken yet
 
 	mu     sync.Mutex
@@ -72,11 +76,11 @@ type acceptor struct {
 
 // newAcceptor makes one for sources that spread bulk over up to limit
 // connections; 0 is no limit of its own.
-func newAcceptor(log *slog.Logger, limit int) *acceptor {
+func newAcceptor(log *slog.Logger, limit int, secure *tls.Config) *acceptor {
 	if limit == 0 {
 		limit = MaxConnections
 	}
-	return &acceptor{log: log, limit: limit, sessions: make(chan *session, 1)}
+	return &acceptor{log: log, limit: limit, tls: secure, sessions: make(chan *session, 1)}
 }
 
 // acceptPause is how long to wait when a connection could not be accepted, such
@@ -102,7 +106,11 @@ func (a *acceptor) serve(ln net.Listener) {
 			defer func() { <-room }()
 			if err := a.greet(c); err != nil {
 				a.log.Warn("migration channel refused", "peer", peerName(c), "error", err)
-				c.Close()
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					c.Close() // it has had its time
+					return
+				}
+				hangUp(c)
 			}
 		}()
 	}
@@ -112,6 +120,17 @@ func (a *acceptor) serve(ln net.Listener) {
 // afterwards, unless there is an error.
 func (a *acceptor) greet(c net.Conn) error {
 	c.SetDeadline(time.Now().Add(greetTimeout))
+	if a.tls != nil {
+		s, err := secureAccept(c, a.tls)
+		if err != nil {
+			if errors.As(err, new(tls.RecordHeaderError)) {
+				refuse(c, errors.New("TLS is needed here: migrate with --tls-dir"))
+			}
+			why, _ := destinationSideTLS.explain(err)
+			return why
+		}
+		c = s
+	}
 	h, err := wire.ReadHello(c)
 	if err != nil {
 		var broken *wire.Error
@@ -135,6 +154,17 @@ func (a *acceptor) greet(c net.Conn) error {
 // refuse tells the peer why. That it cannot be told is no further problem.
 func refuse(c net.Conn, why error) {
 	_, _ = c.Write(wire.Welcome{Refusal: why.Error()}.Append(nil))
+}
+
+// hangUp closes a connection that was refused, when the peer has had time to
+// read why: to close it with data unread would destroy that on its way.
+func hangUp(c net.Conn) {
+	defer c.Close()
+	if half, ok := c.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.SetDeadline(time.Now().Add(drainTimeout))
+	_, _ = io.CopyN(io.Discard, c, 64<<10)
 }
 
 // admit decides about a channel, answers it if it is wanted, and hands out the

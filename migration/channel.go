@@ -3,6 +3,7 @@ package migration
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"time"
@@ -29,26 +30,37 @@ func newID() wire.ID {
 	return id
 }
 
-// dialChannel opens one channel to a and has it accepted.
-func dialChannel(ctx context.Context, a Address, h wire.Hello) (net.Conn, error) {
+// dialChannel opens one channel to a, within TLS unless secure is nil, and has
+// it accepted.
+func dialChannel(ctx context.Context, a Address, secure *tls.Config, h wire.Hello) (net.Conn, error) {
 	var d net.Dialer
-	c, err := d.DialContext(ctx, a.Network, a.Target)
+	raw, err := d.DialContext(ctx, a.Network, a.Target)
 	if err != nil {
 		return nil, fmt.Errorf("%s channel to %s: %w; is `microvm receive` running there?", h.Role, a, err)
 	}
 	// A cancelled context has to reach a read or write that waits.
-	defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })()
-	c.SetDeadline(time.Now().Add(helloTimeout))
+	defer context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })()
+	raw.SetDeadline(time.Now().Add(helloTimeout))
 	if ctx.Err() != nil {
-		c.Close()
+		raw.Close()
 		return nil, ctx.Err()
 	}
-	w, err := greet(c, h)
+	c, w, err := greet(raw, a, secure, h)
 	if err != nil {
-		c.Close()
-		if ctx.Err() != nil {
-			err = ctx.Err()
+		why, refused := err, false
+		if secure != nil {
+			why, refused = sourceSideTLS.explain(err)
 		}
+		switch {
+		case ctx.Err() != nil:
+			err = ctx.Err()
+		case refused:
+			hangUp(raw)
+			return nil, &RefusedError{fmt.Sprintf("%s channel to %s: %v", h.Role, a, why)}
+		default:
+			err = why
+		}
+		raw.Close()
 		return nil, fmt.Errorf("%s channel to %s: %w", h.Role, a, err)
 	}
 	if w.Version == 0 {
@@ -64,11 +76,24 @@ func dialChannel(ctx context.Context, a Address, h wire.Hello) (net.Conn, error)
 	return c, nil
 }
 
-func greet(c net.Conn, h wire.Hello) (wire.Welcome, error) {
-	if _, err := c.Write(h.Append(nil)); err != nil {
-		return wire.Welcome{}, err
+// greet says hello on a socket that is connected to a, and gives the channel on
+// which it did and the answer.
+func greet(c net.Conn, a Address, secure *tls.Config, h wire.Hello) (net.Conn, wire.Welcome, error) {
+	if secure != nil {
+		s, err := secureDial(c, secure, a.Target)
+		if err != nil {
+			return nil, wire.Welcome{}, err
+		}
+		c = s
 	}
-	return wire.ReadWelcome(c)
+	_, err := c.Write(h.Append(nil))
+	if err != nil {
+		return nil, wire.Welcome{}, err
+	}
+	// In TLS 1.3 the handshake is over for this side before the destination
+	// has looked at its certificate: what it thinks of that comes here.
+	w, err := wire.ReadWelcome(c)
+	return c, w, err
 }
 
 // deadPeer is after how long of silence a TCP connection counts as broken: no
@@ -77,7 +102,7 @@ const deadPeer = 20 * time.Second
 
 // tune sets the socket up for its role. Go sets TCP_NODELAY by itself.
 func tune(c net.Conn, r wire.Role) {
-	switch c := c.(type) {
+	switch c := socketOf(c).(type) {
 	case *net.TCPConn:
 		// None of these can fail on a socket that is connected, but for a
 		// kernel that lacks them, which does without.

@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,7 @@ type DestinationOptions struct {
 	// MaxConnections is over how many connections the source may spread bulk
 	// RAM; 0 is as many as there can be.
 	MaxConnections int
+	TLS            *tls.Config  // for every channel, see [DestinationTLS]; nil: without
 	Log            *slog.Logger // nil: nothing is logged
 	Events         *EventLog    // of this migration alone; nil: none are kept
 }
@@ -154,7 +156,7 @@ func (d *Destination) Receive(ctx context.Context, ln net.Listener) (err error) 
 			cancel(context.Cause(d.givenUp))
 		}
 	})()
-	acc := newAcceptor(d.log, d.opt.MaxConnections)
+	acc := newAcceptor(d.log, d.opt.MaxConnections, d.opt.TLS)
 	var accepting sync.WaitGroup
 	accepting.Go(func() { acc.serve(ln) })
 	defer accepting.Wait()

@@ -112,7 +112,7 @@ func TestCutAnywhereWithHugePages(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, 1))
 				cuts, reach := 1+rng.IntN(4), int64(1)<<(12+rng.IntN(12))
 				build, built := builderOn(t, way.to, 2)
-				cutMove(t, seed, cuts, reach, 1+3*rng.IntN(2), newMachineOf(t, way.from, pages*hugePage), build, built)
+				cutMove(t, seed, cuts, reach, 1+3*rng.IntN(2), "", newMachineOf(t, way.from, pages*hugePage), build, built)
 			})
 		}
 	}

@@ -88,8 +88,9 @@ func (in *inbound) drain() {
 	if c, ok := in.s.main.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite() // an error is one of a connection that is closed
 	}
+	// From the socket: TLS does not read on after an error.
 	in.s.main.SetReadDeadline(time.Now().Add(drainTimeout))
-	_, _ = io.Copy(io.Discard, in.s.main)
+	_, _ = io.Copy(io.Discard, socketOf(in.s.main))
 }
 
 // sayFailed tells the source, if it can still be told, that this side cannot

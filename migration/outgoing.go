@@ -193,8 +193,8 @@ func (b *batch) seal() {
 // send writes everything to c and empties the batch.
 func (b *batch) send(c net.Conn) error {
 	b.seal()
-	start, bufs := time.Now(), b.bufs // WriteTo consumes what it is called on
-	n, err := bufs.WriteTo(c)
+	start := time.Now()
+	n, err := writeAll(c, b.bufs)
 	b.o.count(b.channel, n)
 	b.sent = int(n)
 	b.sealer.sent(time.Since(start))

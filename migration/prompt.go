@@ -16,24 +16,37 @@ import (
 // guests and bulk data each of them waits for its turn.
 type promptConn struct {
 	net.Conn
-	raw syscall.RawConn
+	raw syscall.RawConn // nil: reads are as ever
 }
 
-// prompt makes c's reads prompt, if c is a socket. Read deadlines no longer
-// have an effect; closing has.
+// prompt makes c's reads prompt, if c is a socket or TLS on one. Read deadlines
+// no longer have an effect; closing has. Nobody reads or closes meanwhile.
 func prompt(c net.Conn) net.Conn {
-	s, ok := c.(syscall.Conn)
+	if s, ok := c.(*secureConn); ok {
+		s.socket.prompt()
+		return s
+	}
+	p := &promptConn{Conn: c}
+	p.prompt()
+	return p
+}
+
+func (c *promptConn) prompt() {
+	s, ok := c.Conn.(syscall.Conn)
 	if !ok {
-		return c
+		return
 	}
 	raw, err := s.SyscallConn()
 	if err != nil {
-		return c
+		return // closed: a read says so
 	}
-	return &promptConn{c, raw}
+	c.raw = raw
 }
 
 func (c *promptConn) Read(p []byte) (n int, err error) {
+	if c.raw == nil {
+		return c.Conn.Read(p)
+	}
 	for {
 		rerr := c.raw.Read(func(fd uintptr) bool {
 			n, err = unix.Read(int(fd), p)
@@ -61,7 +74,9 @@ func (c *promptConn) Read(p []byte) (n int, err error) {
 
 // Close wakes the reader, which closing alone would not.
 func (c *promptConn) Close() error {
-	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	if c.raw != nil {
+		_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	}
 	return c.Conn.Close()
 }
 

@@ -129,7 +129,7 @@ func TestCutAnywhereEndsInOneOfTwoWays(t *testing.T) {
 		// Some cut in the first bytes, where the handshakes are.
 		reach := int64(1) << (9 + rng.IntN(14))
 		connections := 1 + 3*rng.IntN(2)
-		completed := cutRun(t, seed, cuts, reach, connections)
+		completed := cutRun(t, seed, cuts, reach, connections, "")
 		if testing.Verbose() {
 			t.Logf("seed %d: %d cuts within %d bytes, %d connections: completed %v", seed, cuts, reach, connections, completed)
 		}
@@ -139,7 +139,8 @@ func TestCutAnywhereEndsInOneOfTwoWays(t *testing.T) {
 	}
 }
 
-func cutRun(t *testing.T, seed uint64, cuts int, reach int64, connections int) (completed bool) {
+// cutRun is one run; tlsDir is the folder for TLS, "" is without.
+func cutRun(t *testing.T, seed uint64, cuts int, reach int64, connections int, tlsDir string) (completed bool) {
 	src := newTestMachine(t, 4<<20, wire.PageSize)
 	if connections > 1 {
 		src.parts = []*partDevice{{id: "gpu0", saves: 30}, {id: "gpu1", saves: 30}}
@@ -150,11 +151,11 @@ func cutRun(t *testing.T, seed uint64, cuts int, reach int64, connections int) (
 			dst.parts = append(dst.parts, &partDevice{id: d.id})
 		}
 	})
-	return cutMove(t, seed, cuts, reach, connections, src, build, built)
+	return cutMove(t, seed, cuts, reach, connections, tlsDir, src, build, built)
 }
 
 // cutMove moves src to what build builds.
-func cutMove(t *testing.T, seed uint64, cuts int, reach int64, connections int, src *testMachine, build Builder, built func() *testMachine) (completed bool) {
+func cutMove(t *testing.T, seed uint64, cuts int, reach int64, connections int, tlsDir string, src *testMachine, build Builder, built func() *testMachine) (completed bool) {
 	const recover = 30 * time.Second
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -163,11 +164,16 @@ func cutMove(t *testing.T, seed uint64, cuts int, reach int64, connections int, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := NewDestination(build, DestinationOptions{Recover: recover, Log: quietLog(t)})
+	there := DestinationOptions{Recover: recover, Log: quietLog(t)}
+	here := Options{Verify: true, Connections: connections, Recover: recover, Log: quietLog(t)}
+	if tlsDir != "" {
+		there.TLS, here.TLS = destTLS(t, tlsDir), sourceTLS(t, tlsDir, "")
+	}
+	d := NewDestination(build, there)
 	received := make(chan error, 1)
 	go func() { received <- d.Receive(ctx, ln) }()
 	_, addr := newCutter(t, ListenAddress(ln), seed, cuts, reach)
-	s, err := NewSource(src, addr, Options{Verify: true, Connections: connections, Recover: recover, Log: quietLog(t)})
+	s, err := NewSource(src, addr, here)
 	if err != nil {
 		t.Fatal(err)
 	}

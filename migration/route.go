@@ -99,11 +99,24 @@ func (r *route) take(dest Address, within time.Duration) bool {
 // Destination is the address that was dialled last, or will be next.
 func (s *Source) Destination() Address { return s.route.address() }
 
+// CheckDestination refuses an address at which no destination of this migration
+// can be: TLS goes with tcp alone.
+func (s *Source) CheckDestination(dest Address) error {
+	if s.opt.TLS == nil {
+		return nil
+	}
+	return dest.CheckTLS()
+}
+
 // Redirect changes, while the connections are broken and Run or Resume dials
 // again, the address that is dialled and for how long, counted from now; that
 // begins at once. A zero address stands for the one there is. It reports false,
-// and nothing changes, when no attempts to connect again are under way.
+// and nothing changes, when no attempts to connect again are under way or
+// CheckDestination refuses the address.
 func (s *Source) Redirect(dest Address, within time.Duration) bool {
+	if s.CheckDestination(dest) != nil {
+		return false
+	}
 	r := &s.route
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -122,6 +135,9 @@ func (s *Source) Redirect(dest Address, within time.Duration) bool {
 // returns is as Run's: the report is about the whole of the migration.
 // [ErrNotPaused] means that there is nothing to take up.
 func (s *Source) Resume(ctx context.Context, dest Address, within time.Duration) (*Report, error) {
+	if err := s.CheckDestination(dest); err != nil {
+		return nil, err
+	}
 	if !s.route.take(dest, within) {
 		return nil, fmt.Errorf("%w: it is %s", ErrNotPaused, s.Phase())
 	}

@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -41,8 +42,11 @@ type Options struct {
 	// Recover is for how long to dial again when the connections broke after
 	// POSTCOPY_RUN; 0: not at all.
 	Recover time.Duration
-	Log     *slog.Logger // nil: nothing is logged
-	Events  *EventLog    // of this migration alone; nil: none are kept
+	// TLS, if not nil, is for every channel; see [SourceTLS]. A ServerName of
+	// "" is the host that is dialled.
+	TLS    *tls.Config
+	Log    *slog.Logger // nil: nothing is logged
+	Events *EventLog    // of this migration alone; nil: none are kept
 }
 
 // Source moves one VM away, once.
@@ -87,6 +91,9 @@ func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
 	s := &Source{machine: m, opt: opt, id: newID(), began: time.Now(), route: route{dest: dest, within: opt.Recover}}
 	if opt.Mode == "" {
 		s.opt.Mode = ModePostcopy
+	}
+	if err := s.CheckDestination(dest); err != nil {
+		return nil, err
 	}
 	if opt.Connections < 0 || opt.Connections > MaxConnections {
 		return nil, fmt.Errorf("%d connections: has to be 1 to %d", opt.Connections, MaxConnections)
@@ -286,8 +293,7 @@ func cause(ctx context.Context, err error) error {
 // sendMain writes whole messages to the main channel. Only the goroutine that
 // runs the migration writes there.
 func (s *Source) sendMain(l *link, messages ...[]byte) error {
-	bufs := net.Buffers(messages)
-	n, err := bufs.WriteTo(l.main)
+	n, err := writeAll(l.main, messages)
 	s.ram.count(mainChannel, n)
 	return err
 }

@@ -2,11 +2,13 @@ package vmm
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -54,6 +56,11 @@ type MigrateRequest struct {
 	// Recover is for how long to dial again when the connections broke after
 	// that, 0 not at all.
 	Recover time.Duration `json:"recover_ns,omitempty"`
+	// TLSDir is the folder with the files of TLS, an absolute path; see
+	// migration.SourceTLS. Empty is without TLS. TLSHostname is what the
+	// destination's certificate has to bear instead of the host in Destination.
+	TLSDir      string `json:"tls_dir,omitempty"`
+	TLSHostname string `json:"tls_hostname,omitempty"`
 	// Log has the events of the migration's log in the answer too.
 	Log bool `json:"log,omitempty"`
 	// Detach answers at once, with the first event.
@@ -180,6 +187,10 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, &APIError{Message: err.Error(), Code: CodeBadRequest}
 	}
+	secure, err := d.tls(req, dest)
+	if err != nil {
+		return nil, err
+	}
 	if err := vm.Depart(); err != nil {
 		return nil, err
 	}
@@ -188,7 +199,7 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 		VM: vm.Name(), Mode: migration.Mode(req.Mode), Verify: req.Verify,
 		Timeout: req.Timeout, TimeoutSwitches: req.TimeoutSwitches, Recover: req.Recover,
 		AutoConverge: req.AutoConverge, Rounds: req.Rounds, Downtime: req.Downtime, Bandwidth: req.Bandwidth, PushBandwidth: req.PushBandwidth,
-		Connections: req.Connections, Compress: codec, Checksum: req.Checksum, Log: d.log, Events: events,
+		Connections: req.Connections, Compress: codec, Checksum: req.Checksum, TLS: secure, Log: d.log, Events: events,
 	})
 	if err != nil {
 		vm.Stay()
@@ -215,6 +226,24 @@ func (d *departure) run(vm *VM, do func() (*migration.Report, error)) <-chan str
 		d.mu.Unlock()
 	}()
 	return done
+}
+
+// tls reads the files of TLS; nil is without.
+func (d *departure) tls(req MigrateRequest, dest migration.Address) (*tls.Config, error) {
+	if req.TLSDir == "" {
+		return nil, nil
+	}
+	if !filepath.IsAbs(req.TLSDir) {
+		return nil, &APIError{Message: fmt.Sprintf("tls_dir is %q: has to be an absolute path", req.TLSDir), Code: CodeBadRequest}
+	}
+	if err := dest.CheckTLS(); err != nil {
+		return nil, &APIError{Message: err.Error(), Code: CodeBadRequest}
+	}
+	c, err := migration.SourceTLS(req.TLSDir, req.TLSHostname, d.log)
+	if err != nil {
+		return nil, &APIError{Message: err.Error(), Code: CodeRefused}
+	}
+	return c, nil
 }
 
 // settle does to the VM what the migration's end means for it.

@@ -61,6 +61,9 @@ func (d *departure) resume(ctx context.Context, req ResumeMigrationRequest) (<-c
 	if d.none() {
 		return nil, errNoMigration
 	}
+	if err := d.checkRoute(dest); err != nil {
+		return nil, err
+	}
 	for {
 		done, err := d.tryResume(dest, req.Recover)
 		if done != nil || err != nil {
@@ -73,6 +76,16 @@ func (d *departure) resume(ctx context.Context, req ResumeMigrationRequest) (<-c
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// checkRoute refuses an address that the migration cannot go on by.
+func (d *departure) checkRoute(dest migration.Address) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.source.CheckDestination(dest); err != nil {
+		return &APIError{Message: err.Error(), Code: CodeBadRequest}
+	}
+	return nil
 }
 
 // tryResume is resume, which gives nothing at all when it cannot be told yet

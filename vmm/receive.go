@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -26,6 +27,8 @@ type ArrivalOptions struct {
 	// Hugepages says whether guest RAM here is made of 2 MiB pages; nil
 	// stands for what it is at the source.
 	Hugepages *bool
+	// TLS is for every connection of the source; nil is without.
+	TLS *tls.Config
 }
 
 // An Arrival is a VM on its way in from another host.
@@ -49,7 +52,7 @@ type Arrival struct {
 // from now on.
 func NewArrival(o ArrivalOptions) (*Arrival, error) {
 	a := &Arrival{o: o, runs: make(chan *VM, 1)}
-	a.dest = migration.NewDestination(a.build, migration.DestinationOptions{Recover: o.Recover, MaxConnections: o.MaxConnections, Log: o.Logger, Events: o.Events})
+	a.dest = migration.NewDestination(a.build, migration.DestinationOptions{Recover: o.Recover, MaxConnections: o.MaxConnections, TLS: o.TLS, Log: o.Logger, Events: o.Events})
 	if o.Name == "" {
 		return a, nil
 	}

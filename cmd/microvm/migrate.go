@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -78,6 +79,7 @@ broke after the guest began to run there, and was not to be had again within
 	examples: []string{
 		"microvm migrate a tcp:192.0.2.7:4444 --postcopy",
 		"microvm migrate a unix:/tmp/in.sock --postcopy --verify --report json",
+		"microvm migrate a tcp:192.0.2.7:4444 --postcopy --tls-dir /etc/microvm/tls",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode hybrid --bandwidth 1G",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode precopy --auto-converge --timeout 10m",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode hybrid --compress zstd --checksum",
@@ -103,6 +105,8 @@ broke after the guest began to run there, and was not to be had again within
 		flags.StringVar(&m.req.Compress, "compress", string(migration.CodecNone), "pages, while that gets them away faster: none, s2 (fast) or zstd (small)")
 		flags.BoolVar(&m.req.Checksum, "checksum", false, "have each run of pages checked as it arrives, and sent again if it is damaged")
 		flags.DurationVar(&m.req.Recover, "recover", defaultRecover, "for how long to connect again if the connection breaks after that")
+		flags.StringVar(&m.req.TLSDir, "tls-dir", "", "`folder` with ca-cert.pem, client-cert.pem and client-key.pem: TLS on every connection (default none)")
+		flags.StringVar(&m.req.TLSHostname, "tls-hostname", "", "the name in the destination's certificate (default the host in DEST)")
 		flags.BoolVar(&resume, "resume", false, "take up a migration that is paused")
 		flags.BoolVar(&back, "take-back", false, "have a VM here again that was given away to a destination that never ran it")
 		flags.BoolVar(&force, "force", false, "with --take-back: I have made sure that the destination does not run the VM and never will")
@@ -166,8 +170,12 @@ broke after the guest began to run there, and was not to be had again within
 			if _, err := migration.ParseCodec(m.req.Compress); err != nil {
 				return usagef("--compress: %v", err)
 			}
-			if _, err := migration.ParseAddress(args[1]); err != nil {
+			dest, err := migration.ParseAddress(args[1])
+			if err != nil {
 				return usagef("%v", err)
+			}
+			if err := m.useTLS(dest); err != nil {
+				return err
 			}
 			m.req.Destination, m.req.Detach, m.req.Log = args[1], m.detach, m.events != ""
 			return m.run(ctx, args[0])
@@ -227,6 +235,22 @@ func (m *migrateRun) takeUp(ctx context.Context, flags *pflag.FlagSet, args []st
 	})
 }
 
+// useTLS checks the flags for TLS, if they are there.
+func (m *migrateRun) useTLS(dest migration.Address) (err error) {
+	if m.req.TLSDir == "" {
+		if m.req.TLSHostname != "" {
+			return usagef("--tls-hostname is for TLS: say --tls-dir as well")
+		}
+		return nil
+	}
+	if err := dest.CheckTLS(); err != nil {
+		return usagef("--tls-dir: %v", err)
+	}
+	// It is the VM's process that reads the files, and may be elsewhere.
+	m.req.TLSDir, err = filepath.Abs(m.req.TLSDir)
+	return err
+}
+
 // run is the command without --resume.
 func (m *migrateRun) run(ctx context.Context, name string) error {
 	return m.follow(ctx, name, func(ctx context.Context, c *vmm.Client) (vmm.MigrationEvent, error) {
@@ -272,11 +296,11 @@ func (m *migrateRun) follow(ctx context.Context, name string, ask func(context.C
 	return migrationExit(last)
 }
 
-// notBegun gives a migration that the VM's state does not allow the exit status
-// of one that is refused.
+// notBegun gives a migration that could not begin, for the VM's state or what it
+// was told to use, the exit status of one that is refused.
 func notBegun(err error) error {
 	var api *vmm.APIError
-	if errors.As(err, &api) && api.Code == vmm.CodeWrongState {
+	if errors.As(err, &api) && (api.Code == vmm.CodeWrongState || api.Code == vmm.CodeRefused) {
 		return &exitError{status: exitRefused, err: err}
 	}
 	return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,7 +21,7 @@ import (
 var receiveCommand = command{
 	name:    "receive",
 	summary: "Take in a VM from another host and run it",
-	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--hugepages same|on|off] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N] [--events FILE|-]",
+	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--hugepages same|on|off] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N] [--tls-dir DIR] [--events FILE|-]",
 	about: `
 Waits for one migration, builds the VM that it describes, and runs it as if it
 had been started here. The first line on stdout is the address to migrate to;
@@ -50,8 +51,9 @@ on this host: the same one, on storage that both hosts have, or the VM would fin
 another's data. Files that were not named are never opened. The source gives its
 disks up before the VM runs here.
 
-Whoever can connect to the address can hand this host a VM: listen on a network
-that only the hosts of your VMs are on, or on a unix socket.
+Whoever can connect to the address can hand this host a VM: say --tls-dir, which
+lets in only who has a certificate of yours, or listen on a network that only
+the hosts of your VMs are on, or on a unix socket.
 
 Exit status: that of run, once the VM has run here; 7 it ran here and is lost,
 since pages that it needs are gone or were given up; 1 it never ran here; 124
@@ -59,10 +61,11 @@ nor within --timeout.`,
 	examples: []string{
 		"microvm receive --listen tcp:127.0.0.1:4444 --name b",
 		"microvm receive --listen tcp:192.0.2.1:4444 --disk /shared/root.img",
+		"microvm receive --listen tcp:192.0.2.7:4444 --tls-dir /etc/microvm/tls",
 		"microvm receive --listen unix:/run/microvm/in.sock --console socket",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
-		var listen, name, mode, events, hugepages string
+		var listen, name, mode, events, hugepages, tlsDir string
 		var timeout, recover time.Duration
 		var connections int
 		flags.StringVar(&listen, "listen", "", "`address` to wait at: tcp:HOST:PORT or unix:PATH")
@@ -75,6 +78,7 @@ nor within --timeout.`,
 		flags.IntVar(&connections, "max-connections", migration.MaxConnections, "over how many connections the source may spread memory")
 		var disks []string
 		flags.StringArrayVar(&disks, "disk", nil, "the VM's next disk's `file` on this host; may be repeated")
+		flags.StringVar(&tlsDir, "tls-dir", "", "`folder` with ca-cert.pem, server-cert.pem and server-key.pem: TLS, and nothing else (default none)")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			if err := noArguments(args); err != nil {
 				return err
@@ -104,12 +108,21 @@ nor within --timeout.`,
 					return usagef("%v", err)
 				}
 			}
+			var secure *tls.Config
+			if tlsDir != "" {
+				if err := addr.CheckTLS(); err != nil {
+					return usagef("--tls-dir: %v", err)
+				}
+				if secure, err = migration.DestinationTLS(tlsDir, slog.Default()); err != nil {
+					return &exitError{status: exitRefused, err: err}
+				}
+			}
 			ln, err := migration.Listen(ctx, addr)
 			if err != nil {
 				return err
 			}
 			defer ln.Close()
-			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks}
+			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks, tls: secure}
 			if events != "" {
 				w, err := openEvents(events, stdout)
 				if err != nil {
@@ -133,6 +146,7 @@ type reception struct {
 	disks     []string
 	// connections is how many the source may have for memory.
 	connections int
+	tls         *tls.Config         // nil: without
 	events      *migration.EventLog // nil, like writer: nobody wants them
 	writer      *eventWriter
 }
@@ -141,7 +155,7 @@ type reception struct {
 var hugepagesHere = map[string]*bool{"same": nil, "on": new(true), "off": new(false)}
 
 func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
-	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, Disks: r.disks, Hugepages: r.hugepages, MaxConnections: r.connections, Events: r.events})
+	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, Disks: r.disks, Hugepages: r.hugepages, MaxConnections: r.connections, TLS: r.tls, Events: r.events})
 	if err != nil {
 		return err
 	}

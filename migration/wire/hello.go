@@ -81,6 +81,9 @@ func ReadHello(r io.Reader) (Hello, error) {
 	if _, err := io.ReadFull(r, b[:8]); err != nil {
 		return Hello{}, fmt.Errorf("hello: %w", noEOF(err))
 	}
+	if b[0] == 0x16 && b[1] == 3 { // TLS: handshake, version 3.x
+		return Hello{}, errorf("hello", "the peer speaks TLS, this side does not; both sides need --tls-dir, or neither")
+	}
 	if !bytes.Equal(b[:8], magic[:]) {
 		return Hello{}, errorf("hello", "opens with %q; a microvm migration opens with %q", b[:8], magic[:])
 	}
