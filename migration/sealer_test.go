@@ -50,6 +50,22 @@ func TestEveryWayToSendPagesArrives(t *testing.T) {
 	}
 }
 
+// Each connection has a codec of its own.
+func TestCompressedPagesArriveOverSeveralConnections(t *testing.T) {
+	for _, codec := range []Codec{CodecS2, CodecZstd} {
+		src := newBusyMachine(t, 32<<20, 2<<20, 50*time.Microsecond)
+		mv := moveBusy(t, src, Options{Mode: ModeHybrid, Rounds: 2, Connections: 4, Compress: codec, Checksum: true})
+		mv.completed(t)
+		r := mv.report
+		if r.Verified == nil || !*r.Verified || r.Recoveries != 0 || r.Channels != 6 {
+			t.Errorf("%s: verified %v, %q, %d recoveries, %d channels", codec, r.Verified, r.Error, r.Recoveries, r.Channels)
+		}
+		if c := r.Compression; c.RunsCompressed == 0 || c.BytesBefore < 16<<20 || c.BytesAfter >= c.BytesBefore {
+			t.Errorf("%s: %+v", codec, c)
+		}
+	}
+}
+
 // TestAPageDoesNotTakeInWhatItsNeighbourBecame: compression refers back to
 // pages sent before in the same run. If the guest writes to one of these while
 // the run is compressed, that page is sent again; the one that refers to it is
