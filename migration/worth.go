@@ -1,6 +1,9 @@
 package migration
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // worth decides for one sender whether to compress. It knows nothing of codecs
 // and links: it holds what memory takes to get away with compression against
@@ -10,8 +13,8 @@ import "time"
 //   - It begins with compression, then goes without, and after that the cheaper
 //     way; compression has to be a tenth cheaper to be it, since undoing it costs
 //     the destination something too.
-//   - The cost of a way is an average over windows of 1 MiB of memory since it
-//     was turned to, in which the newest counts for half.
+//   - The cost of a way is the median of the last three windows of 1 MiB of memory:
+//     one of them may have met a host that had something else to do.
 //   - The other way is tried again for a window when 4 times the time has passed
 //     that this is expected to take, then 8 times, and from the fourth trial in
 //     vain on 32 times: a link may have become slower, memory easier to compress,
@@ -24,20 +27,37 @@ import "time"
 // Besides, a run is sent as it is if compression does not take an eighth off it.
 type worth struct {
 	compress bool // now
-	plain    wayCost
-	packed   wayCost
+	plain    way
+	packed   way
 
 	settle int           // bytes of memory left that do not count
 	bytes  int           // of memory in this window
 	spent  time.Duration // on them
 	since  time.Duration // that this way was gone
-	stale  bool          // what this way cost is from when it was gone last
 	trial  bool          // this way is gone to see what it costs
 	pause  int           // before the other way is tried again, in times what that takes
 }
 
-// wayCost is what a way costs, in nanoseconds for a byte of memory; 0 is not known.
-type wayCost float64
+// way is one of the two: what a byte of memory cost in its last windows, in
+// nanoseconds. There may be none.
+type way struct {
+	last    [3]float64
+	windows int
+}
+
+func (w *way) add(cost float64) {
+	copy(w.last[1:], w.last[:])
+	w.last[0] = cost
+	w.windows = min(w.windows+1, len(w.last))
+}
+
+// cost is the median; of two the less, since what disturbs a measurement adds to it.
+func (w *way) cost() float64 {
+	last := w.last // a copy
+	sort := last[:w.windows]
+	slices.Sort(sort)
+	return sort[(w.windows-1)/2]
+}
 
 const (
 	worthWindow = 1 << 20
@@ -65,30 +85,30 @@ func (w *worth) sent(bytes int, took time.Duration) {
 	if w.compress {
 		this, other = other, this
 	}
-	now := wayCost(float64(max(w.spent, 1)) / float64(w.bytes))
-	if *this != 0 && !w.stale {
-		now = (*this + now) / 2
-	}
-	*this, w.stale, w.bytes, w.spent = now, false, 0, 0
+	this.add(float64(w.spent) / float64(w.bytes))
+	w.bytes, w.spent = 0, 0
 	switch {
-	case *other == 0:
+	case other.windows == 0:
 		w.turn(true)
 	case w.better() != w.compress:
-		if w.trial { // in vain
-			w.pause = min(2*w.pause, worthPause)
+		if !w.trial {
+			other.windows = 0 // what it cost is of the past
+		} else {
+			w.pause = min(2*w.pause, worthPause) // in vain
 		}
 		w.turn(false)
 	case w.trial: // not in vain: much may be different now
 		w.trial, w.pause = false, worthFirst
-	case w.since >= time.Duration(float64(w.pause)*float64(*other)*(worthWindow+worthSettle)):
+	case w.since >= time.Duration(float64(w.pause)*other.cost()*(worthWindow+worthSettle)):
+		other.windows = 0
 		w.turn(true)
 	}
 }
 
 // turn goes the other way.
 func (w *worth) turn(trial bool) {
-	w.compress, w.trial, w.settle, w.since, w.stale = !w.compress, trial, worthSettle, 0, true
+	w.compress, w.trial, w.settle, w.since = !w.compress, trial, worthSettle, 0
 }
 
 // better tells whether compressing is the better way. Both costs are known.
-func (w *worth) better() bool { return w.packed < worthGain*w.plain }
+func (w *worth) better() bool { return w.packed.cost() < worthGain*w.plain.cost() }

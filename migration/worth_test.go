@@ -95,8 +95,8 @@ func TestTheFirstBytesAfterATurnDoNotCount(t *testing.T) {
 		if before && !w.compress {
 			buffered = worthSettle // what the socket takes at once
 		}
-		if w.packed != 0 && w.plain != 0 && !w.better() {
-			t.Fatalf("taken in: plain %.2f ns a byte, compressed %.2f", w.plain, w.packed)
+		if w.packed.windows > 0 && w.plain.windows > 0 && !w.better() {
+			t.Fatalf("taken in: plain %.2f ns a byte, compressed %.2f", w.plain.cost(), w.packed.cost())
 		}
 	}
 }
@@ -123,13 +123,42 @@ func TestABadStartIsMadeUpFor(t *testing.T) {
 	}
 }
 
+// Nor may one that takes its CPU away for a moment, now and then.
+func TestAMomentWithoutACPUChangesNothing(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		link        weather
+		least, most float64
+	}{
+		{"worth it", weather{codec: 1, left: 0.2, link: 8}, 0.95, 1},
+		{"not worth it", weather{codec: 1, left: 0.9, link: 2}, 0, 0.06},
+	} {
+		w := newWorth()
+		const mem = 1 << 30
+		compressed := 0
+		for i := range mem / batchBytes {
+			d := c.link.batch(batchBytes, w.compress)
+			if i%41 == 7 { // about each fifth window
+				d += 20 * time.Millisecond
+			}
+			if w.compress {
+				compressed += batchBytes
+			}
+			w.sent(batchBytes, d)
+		}
+		if share := float64(compressed) / mem; share < c.least || share > c.most {
+			t.Errorf("%s: %.1f %% was compressed", c.name, share*100)
+		}
+	}
+}
+
 // Without memory that could be compressed nothing is decided.
 func TestZerosDecideNothing(t *testing.T) {
 	w := newWorth()
 	for range 100 {
 		w.sent(0, time.Second)
 	}
-	if !w.compress || w.plain != 0 || w.packed != 0 {
+	if !w.compress || w.plain.windows != 0 || w.packed.windows != 0 {
 		t.Errorf("%+v", w)
 	}
 }
