@@ -30,9 +30,10 @@ const leastGain = 8
 // checksum where that is asked for. Every sender has its own, so that none waits
 // for another.
 //
-// What somebody waits for is not compressed: it is mostly one page, which is
-// on the link for less time than it takes to compress and expand it, from some
-// Gbit/s on, and below that it is the round trip that counts.
+// What somebody waits for is not compressed. It is mostly one page: to compress
+// and expand one of text takes s2 6 us and takes 1.2 KB off it, which is 9 us of
+// a link of 1 Gbit/s and 1 us of one of 10; zstd takes 28 us for 2 KB. Beside a
+// round trip and two faults that is nothing won, but on links far slower.
 type sealer struct {
 	o        *outgoing
 	live     bool // the guest may write to memory while it is read
