@@ -32,11 +32,18 @@ func (vm *VM) hostCPUID(index int, tscKHz uint32) ([]kvm.CPUIDEntry, error) {
 // million, that KVM too takes for none (its parameter tsc_tolerance_ppm).
 const tscTolerance = 250
 
-// checkTSC refuses a guest whose clock would run at another speed here.
+// sameTSC says whether two frequencies in kHz count as the same.
+func sameTSC(guest, host uint32) bool {
+	difference := int64(guest) - int64(host)
+	return max(difference, -difference)*1_000_000 <= int64(host)*tscTolerance
+}
+
+// checkTSC refuses a guest whose clock would run at another speed here. Where
+// the processor can scale, KVM is asked whether it can by so much: by the time
+// the vCPUs' state comes it would be too late to refuse.
 func (vm *VM) checkTSC(need uint32) error {
 	have := vm.tscKHz
-	difference := int64(need) - int64(have)
-	if max(difference, -difference)*1_000_000 <= int64(have)*tscTolerance {
+	if sameTSC(need, have) {
 		return nil
 	}
 	scaling, err := vm.sys.Capability(kvm.CapTSCControl)
@@ -45,6 +52,12 @@ func (vm *VM) checkTSC(need uint32) error {
 	}
 	if scaling == 0 {
 		return fmt.Errorf("the guest's TSC runs at %d kHz, this host's at %d kHz, and this host's processor cannot scale it", need, have)
+	}
+	if need == 0 {
+		return fmt.Errorf("the guest's TSC runs at 0 kHz, says the source; this host's runs at %d kHz", have)
+	}
+	if err := vm.cpus.cpus[0].kvm.SetTSCKHz(need); err != nil {
+		return fmt.Errorf("the guest's TSC runs at %d kHz, this host's at %d kHz, which its processor cannot be scaled to: %w", need, have, err)
 	}
 	return nil
 }
