@@ -122,5 +122,8 @@ func (d *Destination) stats() stats {
 	}
 	p.waits.report(&s)
 	s.Faults.Requested = p.requested.Load()
+	f := &s.Faults.Phases
+	f.KernelP50NS, f.KernelP99NS = int64(p.probe.kernel.quantile(0.50)), int64(p.probe.kernel.quantile(0.99))
+	f.WakeP50NS, f.WakeP99NS = int64(p.probe.woken.quantile(0.50)), int64(p.probe.woken.quantile(0.99))
 	return s
 }

@@ -134,6 +134,10 @@ func (d *Destination) Status() Status {
 		s.PagesLeft = uint64(p.left.Load())
 		s.Faults = p.waits.latency.count.Load()
 		s.P99NS = int64(p.waits.latency.quantile(0.99))
+		if d.fate.Load() == fateRan {
+			st := d.stats()
+			s.Waits = &Waits{st.Faults, st.BlocktimeNS, st.VCPUBlocktimeNS, st.DeviceBlocktimeNS}
+		}
 	}
 	return s
 }

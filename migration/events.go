@@ -76,16 +76,18 @@ type (
 		PagesLeft  uint64 `json:"pages_left"`
 	}
 	faultsEvent struct {
-		Count             uint64  `json:"count"`
-		Requested         uint64  `json:"requested"`
-		P50NS             int64   `json:"p50_ns"`
-		P90NS             int64   `json:"p90_ns"`
-		P99NS             int64   `json:"p99_ns"`
-		MaxNS             int64   `json:"max_ns"`
-		BlocktimeNS       int64   `json:"blocktime_ns"`
-		VCPUBlocktimeNS   []int64 `json:"vcpu_blocktime_ns"`
-		DeviceBlocktimeNS int64   `json:"device_blocktime_ns"`
-		PagesLeft         uint64  `json:"pages_left"`
+		Count             uint64      `json:"count"`
+		Requested         uint64      `json:"requested"`
+		Async             uint64      `json:"async"`
+		P50NS             int64       `json:"p50_ns"`
+		P90NS             int64       `json:"p90_ns"`
+		P99NS             int64       `json:"p99_ns"`
+		MaxNS             int64       `json:"max_ns"`
+		BlocktimeNS       int64       `json:"blocktime_ns"`
+		VCPUBlocktimeNS   []int64     `json:"vcpu_blocktime_ns"`
+		DeviceBlocktimeNS int64       `json:"device_blocktime_ns"`
+		PagesLeft         uint64      `json:"pages_left"`
+		Phases            FaultPhases `json:"phases"`
 	}
 	endEvent struct {
 		Result Result  `json:"result"`
@@ -211,7 +213,7 @@ func (l *EventLog) faults(s *stats) {
 	}
 	f := &s.Faults
 	l.add(EventFaults, faultsEvent{
-		Count: f.Count, Requested: f.Requested, P50NS: f.P50NS, P90NS: f.P90NS, P99NS: f.P99NS, MaxNS: f.MaxNS,
+		Count: f.Count, Requested: f.Requested, Async: f.Async, Phases: f.Phases, P50NS: f.P50NS, P90NS: f.P90NS, P99NS: f.P99NS, MaxNS: f.MaxNS,
 		BlocktimeNS: s.BlocktimeNS, VCPUBlocktimeNS: slices.Clone(s.VCPUBlocktimeNS), DeviceBlocktimeNS: s.DeviceBlocktimeNS,
 		PagesLeft: s.PagesLeft,
 	})

@@ -112,7 +112,7 @@ func (l *link) read(s *Source) error {
 			if err != nil {
 				return err
 			}
-			if err := answer.pages(req); err != nil {
+			if err := answer.timed(req, &s.answering); err != nil {
 				return err
 			}
 		case wire.ReturnPageSizes:

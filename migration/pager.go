@@ -39,6 +39,7 @@ type pager struct {
 	// written them.
 	request func([]pageRequest) bool
 	sums    *sums // nil unless verifying
+	probe   *probe
 
 	// listening: the guest may run, so that a page that is in place may be
 	// newer than the one that comes. Before that what comes is newer.
@@ -78,6 +79,10 @@ func newPager(blocks []*memslot.Block, s *sums, request func([]pageRequest) bool
 			return nil, fmt.Errorf("RAM block %q: %w", b.Name(), err)
 		}
 	}
+	if p.probe, err = newProbe(fd); err != nil {
+		fd.Close()
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -89,6 +94,7 @@ func (p *pager) start(failed func(error)) {
 			failed(err)
 		}
 	})
+	p.probe.start()
 }
 
 // stop ends the reader. It is called when every page is in place, or when no
@@ -123,6 +129,9 @@ func (p *pager) readFaults() error {
 		now := time.Now()
 		out := requests[:0]
 		for _, ev := range events[:n] {
+			if p.probe.answer(p.fd, ev.Addr, now) {
+				continue
+			}
 			block, page, ok := p.find(ev.Addr)
 			if !ok {
 				return fmt.Errorf("page fault at %#x, which is in no RAM block", ev.Addr)
@@ -155,7 +164,8 @@ func (p *pager) expect(block int, page uint64, tid int, now time.Time) bool {
 	// Whoever places the page sets it present first and looks for waits
 	// after that. So either it sees ours, or we see the page here.
 	if b.Present(page) {
-		p.waits.placed(block, page, 1, time.Now())
+		now = time.Now()
+		p.waits.placed(block, page, 1, now, now)
 		p.wake(b, page)
 		return false
 	}
@@ -300,6 +310,7 @@ func (p *pager) listen(failed func(error)) {
 // the kernel as it lets us.
 func (p *pager) install(block int, off, length uint64, data []byte) error {
 	b := p.blocks[block]
+	came := time.Now()
 	for length > 0 {
 		var n uint64
 		var err error
@@ -310,7 +321,7 @@ func (p *pager) install(block int, off, length uint64, data []byte) error {
 			n, err = p.fd.ZeroPage(dst, length)
 		}
 		if n > 0 {
-			p.arrived(block, off, n)
+			p.arrived(block, off, n, came)
 			p.left.Add(-int64(n / wire.PageSize))
 		}
 		switch err {
@@ -320,7 +331,7 @@ func (p *pager) install(block int, off, length uint64, data []byte) error {
 		case unix.EEXIST:
 			// The page was placed before: sent twice, around a broken
 			// connection. What is there may be newer; it stays.
-			p.arrived(block, off+n, b.PageSize())
+			p.arrived(block, off+n, b.PageSize(), came)
 			n += b.PageSize()
 		default:
 			return &fatalError{fmt.Errorf("RAM block %q: place %d bytes at offset %#x: %w", b.Name(), length, off, err)}
@@ -336,12 +347,13 @@ func (p *pager) install(block int, off, length uint64, data []byte) error {
 	return nil
 }
 
-// arrived makes pages known that are in place, to whoever waits for them.
-func (p *pager) arrived(block int, off, length uint64) {
+// arrived makes pages known that are in place, to whoever waits for them. They
+// were in hand when it was came.
+func (p *pager) arrived(block int, off, length uint64, came time.Time) {
 	b := p.blocks[block]
 	first, n := off/b.PageSize(), length/b.PageSize()
 	b.MarkPresent(first, n)
-	p.waits.placed(block, first, n, time.Now())
+	p.waits.placed(block, first, n, came, time.Now())
 }
 
 // missing lists the pages that somebody waits for.
@@ -363,7 +375,9 @@ func (p *pager) release() error {
 			return fmt.Errorf("RAM block %q: %w", b.Name(), err)
 		}
 	}
-	return p.fd.Close()
+	err := p.fd.Close()
+	p.probe.stop()
+	return err
 }
 
 // abort ends the pager with pages missing: whoever waits for one in this
@@ -372,6 +386,7 @@ func (p *pager) release() error {
 func (p *pager) abort(err error) {
 	p.forsake(err)
 	_ = p.fd.Close()
+	p.probe.stop()
 }
 
 // forsake is abort with vCPUs that have run, and may be waiting for a page in

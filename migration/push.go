@@ -53,6 +53,7 @@ type answerer struct {
 	l     *link
 	batch *batch
 	block int // of the request before; -1 before the first
+	sent  int // messages
 }
 
 func newAnswerer(o *outgoing, l *link) *answerer {
@@ -90,6 +91,7 @@ func (a *answerer) pages(req wire.ReqPages) error {
 			if err := a.batch.send(a.l.urgent); err != nil {
 				return err
 			}
+			a.sent++
 		}
 	}
 	return nil

@@ -72,7 +72,9 @@ type Source struct {
 	phase  phaseCell
 	ram    *outgoing
 	remote atomic.Pointer[stats] // the last STATS
-	cancel atomic.Pointer[context.CancelCauseFunc]
+	// answering is the time from a request read to its pages written.
+	answering histogram
+	cancel    atomic.Pointer[context.CancelCauseFunc]
 	// committed is set by whoever comes first: Cancel, or the write of
 	// POSTCOPY_RUN.
 	committed atomic.Int32
@@ -140,6 +142,7 @@ func (s *Source) Status() Status {
 	if r := s.remote.Load(); r != nil {
 		st.Faults = r.Faults.Count
 		st.P99NS = r.Faults.P99NS
+		st.Waits = s.waits(r)
 	}
 	return st
 }
@@ -212,10 +215,8 @@ func (s *Source) finish(rep *Report, err error) (*Report, error) {
 	rep.ChannelBytes = s.channelBytes()
 	rep.Compression = s.ram.packed.report(s.ram.terms.compression)
 	if r := s.remote.Load(); r != nil {
-		rep.Faults = r.Faults
-		rep.BlocktimeNS = r.BlocktimeNS
-		rep.VCPUBlocktimeNS = r.VCPUBlocktimeNS
-		rep.DeviceBlocktimeNS = r.DeviceBlocktimeNS
+		w := s.waits(r)
+		rep.Faults, rep.BlocktimeNS, rep.VCPUBlocktimeNS, rep.DeviceBlocktimeNS = w.Faults, w.BlocktimeNS, w.VCPUBlocktimeNS, w.DeviceBlocktimeNS
 		rep.Verified = r.Verified
 		rep.RAM.RunsDamaged = r.RunsDamaged
 		if r.Problem != "" {

@@ -32,4 +32,15 @@ type Status struct {
 	Throttle   int    `json:"throttle_percent"` // of the time that the guest is kept from running
 	Faults     uint64 `json:"faults"`           // waits for a page so far
 	P99NS      int64  `json:"p99_ns"`           // of these waits
+	// Waits says more of them; nil before the guest runs at the destination.
+	Waits *Waits `json:"waits,omitempty"`
+}
+
+// Waits is how long a guest at the destination has waited for pages so far, as
+// in a Report.
+type Waits struct {
+	Faults            FaultReport `json:"faults"`
+	BlocktimeNS       int64       `json:"blocktime_ns"`
+	VCPUBlocktimeNS   []int64     `json:"vcpu_blocktime_ns"`
+	DeviceBlocktimeNS int64       `json:"device_blocktime_ns"`
 }

@@ -31,12 +31,14 @@ type waits struct {
 	waiting atomic.Int32
 	latency histogram
 	// request and reply are the parts of latency before and after the request
-	// was written, of waits that brought one about.
-	request, reply histogram
+	// was written, of waits that brought one about; travel and place those of
+	// reply before and after the page was in hand here.
+	request, reply, travel, place histogram
 
 	mu          sync.Mutex
 	list        []wait
 	vcpuOf      map[int]int // by thread id; nil until the vCPUs run
+	known       time.Time   // since when
 	vcpu        []time.Duration
 	blocked     []bool    // by vCPU
 	nblocked    int       // how many of them
@@ -45,6 +47,10 @@ type waits struct {
 	devices     int // waits of devices
 	deviceSince time.Time
 	device      time.Duration
+	// async are the waits of the kernel's workers since the vCPUs run: KVM has
+	// one fetch a page that a vCPU touched, when it can have the vCPU halt or
+	// run something else of the guest's meanwhile.
+	async uint64
 }
 
 // maxWaits is room for the waits of the largest VM's vCPUs and of as many
@@ -54,9 +60,10 @@ const maxWaits = 256
 func newWaits() *waits { return &waits{list: make([]wait, 0, maxWaits)} }
 
 // setVCPUs tells which thread is which vCPU. Waits from before are put right.
-func (w *waits) setVCPUs(tids []int) {
+func (w *waits) setVCPUs(tids []int, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.known = now
 	w.vcpuOf = make(map[int]int, len(tids))
 	w.vcpu = make([]time.Duration, len(tids))
 	w.blocked = make([]bool, len(tids))
@@ -120,9 +127,9 @@ func (w *waits) asked(pages []pageRequest, since, now time.Time) {
 	}
 }
 
-// placed ends the waits for host pages [first, first+n) of a block, and tells
-// whether there were any.
-func (w *waits) placed(block int, first, n uint64, now time.Time) bool {
+// placed ends the waits for host pages [first, first+n) of a block, which were
+// in hand when it was came, and tells whether there were any.
+func (w *waits) placed(block int, first, n uint64, came, now time.Time) bool {
 	if w.waiting.Load() == 0 {
 		return false
 	}
@@ -134,7 +141,7 @@ func (w *waits) placed(block int, first, n uint64, now time.Time) bool {
 			kept = append(kept, e)
 			continue
 		}
-		w.end(e, now)
+		w.end(e, came, now)
 	}
 	ended := len(w.list) - len(kept)
 	w.list = kept
@@ -143,24 +150,32 @@ func (w *waits) placed(block int, first, n uint64, now time.Time) bool {
 }
 
 // end accounts for a wait that is over. w.mu is held.
-func (w *waits) end(e wait, now time.Time) {
-	d := now.Sub(e.since)
+func (w *waits) end(e wait, came, now time.Time) {
+	// Whoever placed the page looked at the clock first, and may have been
+	// held up before it came here.
+	d := max(now.Sub(e.since), 0)
 	w.latency.add(d)
 	if !e.asked.IsZero() {
 		w.reply.add(now.Sub(e.asked))
+		w.travel.add(came.Sub(e.asked))
+		w.place.add(now.Sub(came))
 	}
 	switch {
 	case e.vcpu != noVCPU:
 		if w.nblocked == len(w.blocked) {
-			w.all += now.Sub(w.allSince)
+			w.all += max(now.Sub(w.allSince), 0)
 		}
 		w.nblocked--
 		w.blocked[e.vcpu] = false
 		w.vcpu[e.vcpu] += d
+	case e.tid != 0 && w.vcpuOf != nil:
+		if _, ok := w.vcpuOf[e.tid]; !ok && !e.since.Before(w.known) {
+			w.async++
+		}
 	case e.tid == 0:
 		w.devices--
 		if w.devices == 0 {
-			w.device += now.Sub(w.deviceSince)
+			w.device += max(now.Sub(w.deviceSince), 0)
 		}
 	}
 }
@@ -185,9 +200,12 @@ func (w *waits) report(s *stats) {
 	s.Faults.Phases = FaultPhases{
 		RequestP50NS: int64(w.request.quantile(0.50)), RequestP99NS: int64(w.request.quantile(0.99)),
 		ReplyP50NS: int64(w.reply.quantile(0.50)), ReplyP99NS: int64(w.reply.quantile(0.99)),
+		TravelP50NS: int64(w.travel.quantile(0.50)), TravelP99NS: int64(w.travel.quantile(0.99)),
+		PlaceP50NS: int64(w.place.quantile(0.50)), PlaceP99NS: int64(w.place.quantile(0.99)),
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	s.Faults.Async = w.async
 	s.BlocktimeNS = int64(w.all)
 	s.DeviceBlocktimeNS = int64(w.device)
 	s.VCPUBlocktimeNS = make([]int64, len(w.vcpu))

@@ -77,6 +77,12 @@ func TestBlocktime(t *testing.T) {
 		{"a vCPU faults again on the page it waits for, woken by chance", []waitStep{
 			known(0), waiting(10, 1, cpu0), waiting(14, 1, cpu0), waiting(14, 2, cpu1), arrives(20, 1, 2),
 		}, 6, []int{10, 6}, 0, 3},
+		{"who places a page looks at the clock, and is held up until others wait", []waitStep{
+			known(0), waiting(10, 1, cpu0), waiting(13, 2, cpu1), arrives(11, 1, 1), arrives(20, 2, 1),
+		}, 0, []int{1, 7}, 0, 2},
+		{"so that a page is placed before it is waited for", []waitStep{
+			known(0), waiting(13, 1, cpu0), arrives(11, 1, 1), waiting(14, 1, aDevice), arrives(12, 1, 1),
+		}, 0, []int{0, 0}, 0, 2},
 		{"a page that nobody waits for", []waitStep{
 			known(0), waiting(10, 1, cpu0), arrives(11, 2, 100), arrives(12, 0, 1), arrives(20, 1, 1),
 		}, 0, []int{10, 0}, 0, 1},
@@ -91,9 +97,9 @@ func TestBlocktime(t *testing.T) {
 				case s.add != nil:
 					w.add(0, s.add.page, s.add.tid, now)
 				case s.placed != nil:
-					w.placed(0, s.placed[0], s.placed[1], now)
+					w.placed(0, s.placed[0], s.placed[1], now, now)
 				default:
-					w.setVCPUs(s.vcpus)
+					w.setVCPUs(s.vcpus, now)
 				}
 			}
 			var got stats
@@ -124,7 +130,7 @@ func TestPendingListsWhatIsWaitedForByBlock(t *testing.T) {
 	now := time.Now()
 	w.add(0, 5, cpu0, now)
 	w.add(1, 5, cpu1, now)
-	w.placed(0, 5, 1, now)
+	w.placed(0, 5, 1, now, now)
 	var got []pageRequest
 	w.pending(func(block int, page uint64) { got = append(got, pageRequest{block, page}) })
 	if want := []pageRequest{{1, 5}}; !slices.Equal(got, want) {

@@ -11,6 +11,8 @@ import (
 
 var sumLine = regexp.MustCompile(`(?m)^sum ok (\d+) up ([0-9.]+)\r?$`)
 
+var asyncLine = regexp.MustCompile(`(?m)^async pages ready (\d+)\r?$`)
+
 // checkLinux checks what the guest said of itself, wherever it was: every
 // checksum right, uptime never less than before, no complaint in its kernel's
 // log. It returns the number of checksums.
@@ -61,6 +63,13 @@ func TestLinuxGoesOnUnharmedWhereItMoves(t *testing.T) {
 	if !sumLine.MatchString(screens(dest)) {
 		t.Error("no checksum was done at the destination")
 	}
+	// Both sides of the same thing: KVM's workers waited for pages, and the
+	// guest ran something else until it was told that they had come.
+	m := asyncLine.FindStringSubmatch(text)
+	if report.Faults.Async == 0 || m == nil || m[1] == "0" {
+		t.Errorf("%d of %d faults were asynchronous, the guest says %q", report.Faults.Async, report.Faults.Count, m)
+	}
+	t.Logf("asynchronous page faults: %d of %d; %q", report.Faults.Async, report.Faults.Count, m)
 	for _, want := range []string{"\nfill ok", "\ndmesg ok"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it does not say %q", strings.TrimSpace(want))

@@ -61,8 +61,10 @@ from the beginning on; with --watch also what still happens.`,
 				return printReport(stdout, e.Report)
 			}
 			var r rate
-			_, err = fmt.Fprintln(stdout, r.line(e.Status))
-			return err
+			if _, err := fmt.Fprintln(stdout, r.line(e.Status)); err != nil || e.Status.Waits == nil {
+				return err
+			}
+			return printWaits(stdout, e.Status.Waits)
 		}
 	},
 }

@@ -14,12 +14,19 @@ import (
 
 const pageSize = wire.PageSize
 
+// rows is a table for a person: a name and what there is to say.
+type rows struct{ t *tabwriter.Writer }
+
+func newRows(w io.Writer) rows { return rows{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
+
+func (r rows) add(name, format string, args ...any) {
+	fmt.Fprintf(r.t, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+}
+
 // printReport writes a report for a person.
 func printReport(w io.Writer, r *migration.Report) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) {
-		fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...))
-	}
+	table := newRows(w)
+	row := table.add
 	ns := func(n int64) time.Duration { return roundTo3(time.Duration(n)) }
 	row("migration", "%s of %s by %s: %s, the guest is at the %s", r.ID[:min(8, len(r.ID))], r.VM, r.Mode, r.Result, r.Owner)
 	if r.Error != "" {
@@ -57,12 +64,32 @@ func printReport(w io.Writer, r *migration.Report) error {
 	if r.Recoveries > 0 {
 		row("recovered", "%d times from broken connections", r.Recoveries)
 	}
+	table.waits(&migration.Waits{Faults: r.Faults, BlocktimeNS: r.BlocktimeNS, VCPUBlocktimeNS: r.VCPUBlocktimeNS, DeviceBlocktimeNS: r.DeviceBlocktimeNS})
+	if r.Verified != nil {
+		row("verified", "%v", *r.Verified)
+	}
+	return table.t.Flush()
+}
+
+// printWaits writes how long the guest has waited for pages so far.
+func printWaits(w io.Writer, r *migration.Waits) error {
+	table := newRows(w)
+	table.waits(r)
+	return table.t.Flush()
+}
+
+// waits tells how long the guest waited for pages.
+func (t rows) waits(r *migration.Waits) {
+	row := t.add
+	ns := func(n int64) time.Duration { return roundTo3(time.Duration(n)) }
 	if f := r.Faults; f.Count > 0 {
-		row("faults", "%d waited for, %d requested; p50 %v, p90 %v, p99 %v, max %v",
-			f.Count, f.Requested, ns(f.P50NS), ns(f.P90NS), ns(f.P99NS), ns(f.MaxNS))
+		row("faults", "%d waited for, %d of them asynchronously, %d requested; p50 %v, p90 %v, p99 %v, max %v",
+			f.Count, f.Async, f.Requested, ns(f.P50NS), ns(f.P90NS), ns(f.P99NS), ns(f.MaxNS))
 		p := f.Phases
-		row("", "of it until the request was written p50 %v, p99 %v; from there to the page p50 %v, p99 %v",
-			ns(p.RequestP50NS), ns(p.RequestP99NS), ns(p.ReplyP50NS), ns(p.ReplyP99NS))
+		row("", "p50: to the reader %v, request out %v, to the source and back %v (there %v), placed %v, woken %v",
+			ns(p.KernelP50NS), ns(p.RequestP50NS), ns(p.TravelP50NS), ns(p.SourceP50NS), ns(p.PlaceP50NS), ns(p.WakeP50NS))
+		row("", "p99: to the reader %v, request out %v, to the source and back %v (there %v), placed %v, woken %v",
+			ns(p.KernelP99NS), ns(p.RequestP99NS), ns(p.TravelP99NS), ns(p.SourceP99NS), ns(p.PlaceP99NS), ns(p.WakeP99NS))
 	}
 	if len(r.VCPUBlocktimeNS) > 0 {
 		text := ""
@@ -71,10 +98,6 @@ func printReport(w io.Writer, r *migration.Report) error {
 		}
 		row("blocktime", "all vCPUs at once %v%s, devices %v", ns(r.BlocktimeNS), text, ns(r.DeviceBlocktimeNS))
 	}
-	if r.Verified != nil {
-		row("verified", "%v", *r.Verified)
-	}
-	return t.Flush()
 }
 
 // bytesText writes a number of bytes with three or four digits.

@@ -93,6 +93,8 @@ checksum() {
 		compare fill "FILL BAD" && echo "fill ok"
 	fi
 	[ -z "$dmesg_bad" ] && echo "dmesg ok"
+	# KVM's interrupts that a page has come for which something else was run: asynchronous page faults.
+	awk '$1 == "HYP:" { for (i = 2; i <= NF && $i ~ /^[0-9]+$/; i++) n += $i } END { print "async pages ready", n + 0 }' /proc/interrupts
 }
 
 # disk: each CPU writes a file of its own anew, with fsync, and reads it back from the disk: its pages are dropped from

@@ -1,0 +1,72 @@
+package migration
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"microvm/memslot"
+)
+
+// needPopulate skips what only newer kernels let us measure.
+func needPopulate(t *testing.T) {
+	t.Helper()
+	b, err := memslot.NewBlock("ram", 4096, memslot.BlockOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	mem, err := b.View(0, b.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Madvise(mem, unix.MADV_POPULATE_READ); errors.Is(err, unix.EINVAL) {
+		t.Skip("MADV_POPULATE_READ: use Linux 5.14 or newer")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// measured waits until the probe has gone around n times.
+func measured(t *testing.T, p *probe, n uint64) {
+	t.Helper()
+	for late := time.Now().Add(time.Minute); p.woken.count.Load() < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatalf("%d faults, %d wakings measured", p.kernel.count.Load(), p.woken.count.Load())
+		}
+	}
+}
+
+func TestTheKernelsPartOfAFaultIsMeasuredAndCountsForNobody(t *testing.T) {
+	needPopulate(t)
+	p, to := armed(t, 1<<20)
+	p.listen(func(err error) { t.Error(err) })
+	measured(t, p.probe, 3)
+	if k, w := p.probe.kernel.quantile(0.5), p.probe.woken.quantile(0.5); k <= 0 || w <= 0 {
+		t.Errorf("to the reader %v, woken after %v", k, w)
+	}
+	if n := p.waits.latency.count.Load(); n != 0 || to.bytes != 0 || p.requested.Load() != 0 {
+		t.Errorf("%d waits, %d requests in %d bytes", n, p.requested.Load(), to.bytes)
+	}
+	if err := p.place(0, 0, 256, nil); err != nil {
+		t.Fatal(err)
+	}
+	<-p.done
+	if err := p.release(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whoever measures waits for a reader that is gone: it must not wait for ever.
+func TestThePagerEndsWhileAFaultIsBeingMeasured(t *testing.T) {
+	needPopulate(t)
+	p, _ := armed(t, 1<<20)
+	p.probe.start() // and no reader
+	for p.probe.touched.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	p.abort(errTest)
+	p.finish() // for the test's own end
+}
