@@ -11,13 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Address is where a destination listens: "tcp:HOST:PORT" or "unix:PATH".
+// Address is where a destination listens: "tcp:HOST:PORT" or "unix:PATH", or
+// "fd:N", a listener that it was passed.
 type Address struct {
-	Network string // "tcp" or "unix"
-	Target  string // HOST:PORT, or a path
+	Network string // "tcp", "unix" or "fd"
+	Target  string // HOST:PORT, a path, or a number
 }
 
-// ParseAddress parses what a person wrote.
+// ParseAddress parses what a person wrote, of an address that can be dialled.
 func ParseAddress(s string) (Address, error) {
 	network, target, _ := strings.Cut(s, ":")
 	switch network {
@@ -43,6 +44,9 @@ func (a Address) String() string { return a.Network + ":" + a.Target }
 // Listen opens the listener of a destination. Port 0 has the kernel choose
 // one; [ListenAddress] tells which.
 func Listen(ctx context.Context, a Address) (net.Listener, error) {
+	if a.Network == networkFD {
+		return listenFD(a)
+	}
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, a.Network, a.Target)
 	if err != nil {

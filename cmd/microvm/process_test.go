@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -34,9 +35,15 @@ type process struct {
 // printed is shown.
 func (h *host) start(args ...string) *process {
 	h.t.Helper()
+	return h.startWith(nil, args...)
+}
+
+// startWith starts a process that is passed files, as descriptors from 3 on.
+func (h *host) startWith(files []*os.File, args ...string) *process {
+	h.t.Helper()
 	p := &process{t: h.t, cmd: h.command(args...), stdout: newTranscript(), stderr: newTranscript(), ended: make(chan struct{}), patience: patience}
 	p.cmd.Env = append(p.cmd.Env, vmm.StateDirEnv+"="+h.root)
-	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = p.stdout, p.stderr, files
 	// Not even a test that is killed leaves a VM behind.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	var err error

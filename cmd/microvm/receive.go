@@ -21,7 +21,7 @@ import (
 var receiveCommand = command{
 	name:    "receive",
 	summary: "Take in a VM from another host and run it",
-	usage:   "receive --listen tcp:HOST:PORT|unix:PATH [--name NAME] [--hugepages same|on|off] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N] [--tls-dir DIR] [--events FILE|-]",
+	usage:   "receive --listen tcp:HOST:PORT|unix:PATH|fd:N [--name NAME] [--hugepages same|on|off] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N] [--tls-dir DIR] [--events FILE|-]",
 	about: `
 Waits for one migration, builds the VM that it describes, and runs it as if it
 had been started here. The first line on stdout is the address to migrate to;
@@ -68,7 +68,7 @@ nor within --timeout.`,
 		var listen, name, mode, events, hugepages, tlsDir string
 		var timeout, recover time.Duration
 		var connections int
-		flags.StringVar(&listen, "listen", "", "`address` to wait at: tcp:HOST:PORT or unix:PATH")
+		flags.StringVar(&listen, "listen", "", "`address` to wait at: tcp:HOST:PORT, unix:PATH, or fd:N for a listening socket that was passed, as by systemd")
 		flags.StringVar(&name, "name", "", "the VM's name here (default the name it had)")
 		flags.StringVar(&mode, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off")
 		flags.StringVar(&events, "events", "", "write what happens, a JSON object a line, to a `FILE`, or to stdout after the address: - (docs/events.md)")
@@ -84,9 +84,9 @@ nor within --timeout.`,
 				return err
 			}
 			if listen == "" {
-				return usagef("--listen is missing: tcp:HOST:PORT or unix:PATH")
+				return usagef("--listen is missing: tcp:HOST:PORT, unix:PATH or fd:N")
 			}
-			addr, err := migration.ParseAddress(listen)
+			addr, err := migration.ParseListenAddress(listen)
 			if err != nil {
 				return usagef("--listen: %v", err)
 			}
