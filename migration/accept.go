@@ -179,7 +179,7 @@ func (a *acceptor) admit(c net.Conn, h wire.Hello) error {
 		return err
 	}
 	c.SetDeadline(time.Time{})
-	tune(c, h.Role)
+	tune(c, h)
 	switch h.Role {
 	case wire.RoleMain:
 		if a.newest != nil {

@@ -16,11 +16,15 @@ import (
 const (
 	// helloTimeout bounds the wait for a peer's first bytes.
 	helloTimeout = 10 * time.Second
-	// bulkUnsent bounds what waits in the socket of a channel for bulk without
-	// having been sent, in bytes: enough to keep the link busy while the
+	// bulkUnsent bounds what waits in the sockets of all channels for bulk
+	// without having been sent, in bytes: enough to keep the link busy while the
 	// pusher gathers its next batch, little enough that a page that somebody
 	// waits for and that is in there already is soon out.
 	bulkUnsent = 64 << 10
+	// leastUnsent and leastWindow are what each of many channels has all the
+	// same, in bytes: less would cost more calls and wakes than it gains.
+	leastUnsent = 16 << 10
+	leastWindow = 64 << 10
 )
 
 // newID draws the id of a migration.
@@ -72,7 +76,7 @@ func dialChannel(ctx context.Context, a Address, secure *tls.Config, h wire.Hell
 		return nil, &RefusedError{fmt.Sprintf("%s channel to %s: the destination chose version %d; this side speaks %d to %d", h.Role, a, w.Version, h.MinVersion, h.MaxVersion)}
 	}
 	c.SetDeadline(time.Time{})
-	tune(c, h.Role)
+	tune(c, h)
 	return c, nil
 }
 
@@ -101,7 +105,9 @@ func greet(c net.Conn, a Address, secure *tls.Config, h wire.Hello) (net.Conn, w
 const deadPeer = 20 * time.Second
 
 // tune sets the socket up for its role. Go sets TCP_NODELAY by itself.
-func tune(c net.Conn, r wire.Role) {
+func tune(c net.Conn, h wire.Hello) {
+	bulk := h.Role != wire.RoleUrgent
+	share := max(1, int(h.Multi)) // of what may be on its way, for one channel
 	switch c := socketOf(c).(type) {
 	case *net.TCPConn:
 		// None of these can fail on a socket that is connected, but for a
@@ -113,23 +119,24 @@ func tune(c net.Conn, r wire.Role) {
 		}
 		_ = raw.Control(func(fd uintptr) {
 			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(deadPeer.Milliseconds()))
-			if r != wire.RoleUrgent {
-				tuneBulk(int(fd))
+			if bulk {
+				tuneBulk(int(fd), share)
 			}
 		})
 	case *net.UnixConn:
-		if r != wire.RoleUrgent {
-			_ = c.SetWriteBuffer(bulkUnsent)
+		if bulk {
+			_ = c.SetWriteBuffer(max(leastUnsent, bulkUnsent/share))
 		}
 	}
 }
 
 // tuneBulk bounds how much bulk data can be between the two sides, since a page
-// that somebody comes to wait for may be in there, and is not sent again.
-func tuneBulk(fd int) {
+// that somebody comes to wait for may be in there, and is not sent again. fd is
+// one of so many connections that share the bound.
+func tuneBulk(fd, share int) {
 	// What has not been sent. Unlike a small SO_SNDBUF this does not bound
 	// what is in flight, so that a long round trip costs no throughput.
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, bulkUnsent)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, max(leastUnsent, bulkUnsent/share))
 	// What has not been read: twice what fills a link of 10 Gbit/s for one
 	// round trip. Left alone the kernel would let 6 MiB pile up at a receiver
 	// that is slower than the link, whatever the round trip. Where that is
@@ -139,6 +146,6 @@ func tuneBulk(fd int) {
 	if err != nil || time.Duration(info.Rtt)*time.Microsecond > time.Millisecond {
 		return
 	}
-	window := max(256<<10, int(info.Rtt)*bytesPerMicrosecond)
+	window := max(leastWindow, max(256<<10, int(info.Rtt)*bytesPerMicrosecond)/share)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, window)
 }

@@ -118,6 +118,7 @@ type batch struct {
 	bufs    net.Buffers
 	headers []byte // backing of the RAM messages' headers; never grows
 	bytes   int    // of pages
+	limit   int    // of bytes, from which on it is full
 	sent    int    // bytes that went out last time
 	sealer  *sealer
 
@@ -136,6 +137,7 @@ func newBatch(o *outgoing, channel int, kind sending) *batch {
 	return &batch{
 		o:       o,
 		channel: channel,
+		limit:   batchBytes,
 		sealer:  newSealer(o, kind),
 		bufs:    make(net.Buffers, 0, 2*batchRuns),
 		headers: make([]byte, 0, batchRuns*wire.RAMHeaderSize),
@@ -143,7 +145,7 @@ func newBatch(o *outgoing, channel int, kind sending) *batch {
 }
 
 func (b *batch) full() bool {
-	return b.bytes >= batchBytes || len(b.headers) >= (batchRuns-1)*wire.RAMHeaderSize
+	return b.bytes >= b.limit || len(b.headers) >= (batchRuns-1)*wire.RAMHeaderSize
 }
 
 func (b *batch) empty() bool { return len(b.bufs) == 0 && b.open.Count == 0 }

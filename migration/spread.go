@@ -58,10 +58,16 @@ type laneSender struct {
 	pages []hostPage // room for what is taken at a time
 }
 
+// leastBatch is what one of many senders sends at a time all the same, in bytes.
+const leastBatch = 32 << 10
+
 func newSpread(o *outgoing, l *link, kind sending, bandwidth uint64, take func([]hostPage, int) ([]hostPage, error)) *spread {
 	s := &spread{l: l, pace: newLimiter(bandwidth), take: take}
 	for _, lane := range l.lanes {
-		s.senders = append(s.senders, laneSender{lane: lane, batch: newBatch(o, lane.channel, kind)})
+		out := laneSender{lane: lane, batch: newBatch(o, lane.channel, kind)}
+		// What is claimed and not sent is bounded for all of them together.
+		out.batch.limit = max(batchBytes/len(l.lanes), leastBatch)
+		s.senders = append(s.senders, out)
 	}
 	return s
 }
@@ -123,7 +129,7 @@ func (s *spread) send(ctx context.Context, out *laneSender) (err error) {
 func (s *spread) gather(out *laneSender) error {
 	for !out.batch.full() {
 		s.mu.Lock()
-		pages, err := s.take(out.pages[:0], batchBytes-out.batch.bytes)
+		pages, err := s.take(out.pages[:0], out.batch.limit-out.batch.bytes)
 		s.mu.Unlock()
 		out.pages = pages
 		if err != nil || len(pages) == 0 {
