@@ -75,3 +75,14 @@ func (b *Block) markDirty(off, n uint64) {
 		b.dirty.SetRange(first, last-first+1)
 	}
 }
+
+// Whole reports that no page of RAM is missing, so that no access waits. It
+// stays so until the next Expect.
+func (m *Memory) Whole() bool {
+	for _, s := range m.slots.All() {
+		if s.block != nil && s.block.state.Load()&stateMissing != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -10,6 +10,9 @@ import (
 
 func TestVectorsAreTheMemoryItself(t *testing.T) {
 	m, low, high := newMemory(t)
+	if !m.Whole() {
+		t.Error("no page is missing, and the memory is said not to be whole")
+	}
 	vectors, err := m.Vectors(nil, 0x1100, 0x1000, true)
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +67,9 @@ func TestVectorsWaitForMissingPages(t *testing.T) {
 	}
 	p := newPager(4)
 	expect(t, b, p.fetch)
+	if m.Whole() {
+		t.Error("every page is missing, and the memory is said to be whole")
+	}
 	here := make(chan [2]byte)
 	go func() {
 		if _, err := m.Vectors(nil, 1*hostPage, 2*hostPage, false); err != nil {
@@ -82,6 +88,9 @@ func TestVectorsWaitForMissingPages(t *testing.T) {
 	arrive(b, 1, 1)
 	if got := <-here; got != [2]byte{1, 2} {
 		t.Errorf("the pages begin with %v: they had not come", got)
+	}
+	if m.Whole() {
+		t.Error("two pages are missing, and the memory is said to be whole")
 	}
 	b.Fail(errors.New("connection lost"))
 	if _, err := m.Vectors(nil, 3*hostPage, 1, true); err == nil {

@@ -152,6 +152,10 @@ func (c *Chain) add(d descriptor) error {
 	return nil
 }
 
+// Whole reports that no page of guest memory is missing: nothing that is done
+// with the chain waits for one, now or later.
+func (c *Chain) Whole() bool { return c.mem.Whole() }
+
 // ErrShort: a chain has fewer bytes than were asked of it.
 var ErrShort = errors.New("the chain is too short")
 

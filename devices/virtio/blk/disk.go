@@ -32,8 +32,8 @@ const (
 	maxRanges       = 32
 	maxRangeSectors = 1 << 22
 
-	// underWay is how many requests may have been taken and not done,
-	// workers how many of them are done at once.
+	// underWay is how many requests may have been taken and not done, a
+	// power of 2; workers how many of them the pool does at once.
 	underWay = 128
 	workers  = 16
 
@@ -48,6 +48,8 @@ type Options struct {
 	Serial string // at most MaxSerial bytes, or empty
 	Queues int    // 1 to MaxQueues
 	Log    *slog.Logger
+
+	noRing bool // for tests: do without an io_uring
 }
 
 // A Disk is a virtio.Backend with an image behind it.
@@ -59,11 +61,14 @@ type Disk struct {
 	// durable: the driver does not flush, so each write has to last.
 	durable atomic.Bool
 
-	free    chan *request
-	work    chan *request
-	pending sync.WaitGroup // requests taken and not pushed
-	pool    sync.WaitGroup
-	counts  counters
+	requests []*request // all there are, by index
+	free     chan *request
+	work     chan *request  // what the pool is to do; room for all
+	ring     *uring         // nil if there is none
+	pending  sync.WaitGroup // requests taken and not pushed
+	depth    atomic.Int32   // how many those are
+	pool     sync.WaitGroup
+	counts   counters
 }
 
 // NewDisk makes a disk of an image, which is the disk's to close from then on.
@@ -83,17 +88,23 @@ func NewDisk(image *Image, o Options) (*Disk, error) {
 		free: make(chan *request, underWay), work: make(chan *request, underWay),
 	}
 	d.sectors.Store(sectors)
-	for range underWay {
-		d.free <- new(request)
+	for i := range underWay {
+		r := &request{index: i}
+		d.requests = append(d.requests, r)
+		d.free <- r
 	}
 	for range workers {
 		d.pool.Go(d.do)
+	}
+	if !o.noRing {
+		d.startRing()
 	}
 	return d, nil
 }
 
 // Close closes the image. Preconditions: the device is held.
 func (d *Disk) Close() error {
+	d.stopRing()
 	close(d.work)
 	d.pool.Wait()
 	return d.image.Close()
@@ -178,7 +189,7 @@ func (d *Disk) WriteConfig([]byte, uint64) {}
 // Start takes note of what the driver does by itself.
 func (d *Disk) Start(features uint64) { d.durable.Store(features&featureFlush == 0) }
 
-// Drain waits for the pool.
+// Drain waits for the pool and the ring.
 func (d *Disk) Drain() { d.pending.Wait() }
 
 // Version is that of SaveState's format, and of the features.

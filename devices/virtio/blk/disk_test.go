@@ -17,17 +17,23 @@ import (
 // slice.
 func TestDiskKeepsWhatWasWritten(t *testing.T) {
 	places(t, func(t *testing.T, dir string) {
-		for _, without := range []uint64{0, featureFlush | ringFeatures&^(1<<32)} {
-			t.Run(fmt.Sprintf("without %#x", without), func(t *testing.T) {
+		for _, c := range []struct {
+			without uint64
+			noRing  bool
+		}{{0, false}, {0, true}, {featureFlush | ringFeatures&^(1<<32), false}} {
+			t.Run(fmt.Sprintf("without %#x, io_uring %t", c.without, !c.noRing), func(t *testing.T) {
 				path, want := newImage(t, dir, 256*sectorSize*16)
-				r := newRig(t, path, false, Options{Queues: 3}, without)
-				t.Logf("O_DIRECT: %t", r.disk.Image().Direct())
+				r := newRig(t, path, false, Options{Queues: 3, noRing: c.noRing}, c.without)
+				t.Logf("O_DIRECT: %t, io_uring: %t", r.disk.Image().Direct(), r.disk.ring != nil)
 				churn(t, r, want, 300)
 				r.mmio.Device().Hold()
 				if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
 					t.Errorf("the file is not what was written: %v", err)
 				}
 				s := r.disk.Stats()
+				if (s.Ring > 0) != (r.disk.ring != nil) {
+					t.Errorf("an io_uring has done %d requests; there is one: %t", s.Ring, r.disk.ring != nil)
+				}
 				total := uint64(0)
 				for _, n := range s.Latency {
 					total += n
@@ -57,6 +63,13 @@ func churn(t *testing.T, r *rig, want []byte, rounds int) {
 			n := (1 + rnd.Uint64N(60)) * sectorSize
 			off := first * sectorSize
 			base := arena + i*lane + rnd.Uint64N(3)*256 // often not aligned for O_DIRECT
+			pad := uint64(0)
+			if round%2 == 0 { // and every other time so that all are
+				first &^= 7
+				n = max(n&^4095, 4096)
+				off = first * sectorSize
+				base, pad = arena+i*lane, 4096-headerSize
+			}
 			switch kind := rnd.IntN(5); kind {
 			case 0, 1:
 				data := make([]byte, n)
@@ -65,11 +78,17 @@ func churn(t *testing.T, r *rig, want []byte, rounds int) {
 				}
 				cut := rnd.Uint64N(n)
 				h := append(header(typeOut, first), data...) // where it is cut means nothing
-				q.Add(base, rnd.Uint64N(2)*16, -1, virtiotest.Buf{Data: h[:cut+1]}, virtiotest.Buf{Data: h[cut+1:]}, virtiotest.Buf{Room: 1})
+				if pad > 0 {
+					cut = headerSize - 1
+				}
+				q.Add(base, pad, -1, virtiotest.Buf{Data: h[:cut+1]}, virtiotest.Buf{Data: h[cut+1:]}, virtiotest.Buf{Room: 1})
 				copy(want[off:], data)
 			case 2, 3:
 				cut := rnd.IntN(int(n))
-				head, _ := q.Add(base, 0, -1, virtiotest.Buf{Data: header(typeIn, first)}, virtiotest.Buf{Room: cut}, virtiotest.Buf{Room: int(n) - cut + 1})
+				if pad > 0 {
+					cut = int(n)
+				}
+				head, _ := q.Add(base, pad, -1, virtiotest.Buf{Data: header(typeIn, first)}, virtiotest.Buf{Room: cut}, virtiotest.Buf{Room: int(n) - cut + 1})
 				reads[head] = check{off, n}
 			case 4:
 				h := append(header(typeWriteZeroes, 0), extents([3]uint64{first, n / sectorSize, rnd.Uint64N(2)})...)

@@ -1,14 +1,15 @@
 // Package blk is the virtio block device (VIRTIO 1.2, section 5.2) on a raw
 // file or a block device of the host.
 //
-//	queue's worker ── request ──▶ pool of goroutines ── preadv2, pwritev2,
-//	   │  header                    │  straight to and from guest memory,
-//	   ▼                            │  fdatasync, fallocate
-//	Queue.Next                      └─▶ status byte, Queue.Push, interrupt
+//	queue's worker ─┬─ io_uring ─────────────┬── straight to and from guest memory
+//	   ▲            └─ pool of goroutines: ──┤
+//	   │               preadv2, pwritev2,    │
+//	Queue.Next         fdatasync, fallocate  └──▶ status byte, Queue.Push, interrupt
 //
-// A request that waits, for the disk or for a page of guest memory that is
-// still at a migration's source, holds up no other one as long as there is a
-// goroutine left; requests are done in any order, as the standard allows.
+// engine.go says which request goes which way. A request that waits, for the
+// disk or for a page of guest memory that is still at a migration's source,
+// holds up no other one as long as there is a goroutine left; requests are done
+// in any order, as the standard allows.
 //
 // # Caches
 //

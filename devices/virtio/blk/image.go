@@ -62,6 +62,12 @@ func OpenImage(path string, readOnly bool) (*Image, error) {
 
 // openDirect opens the file a second time, with O_DIRECT, if that is possible.
 func (img *Image) openDirect(flags int) {
+	// A file system in memory has nothing but the cache; newer kernels take
+	// O_DIRECT there and mean nothing by it.
+	var fs unix.Statfs_t
+	if unix.Fstatfs(img.fd, &fs) == nil && fs.Type == unix.TMPFS_MAGIC {
+		return
+	}
 	// Where the kernel does not tell (before 6.1), a page is enough for all.
 	img.alignMemory, img.alignFile = 4096, 4096
 	var stat unix.Statx_t
@@ -75,7 +81,7 @@ func (img *Image) openDirect(flags int) {
 	// By the file that is open, not by its name, which may be another's now.
 	name := fmt.Sprintf("/proc/self/fd/%d", img.fd)
 	if img.direct, err = os.OpenFile(name, flags|unix.O_DIRECT, 0); err != nil {
-		img.direct = nil // tmpfs, for one
+		img.direct = nil
 		return
 	}
 	img.directFD = int(img.direct.Fd())

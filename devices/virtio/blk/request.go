@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,10 @@ const (
 // A request is one chain, from when it is taken to when it is pushed. Requests
 // are used again and again.
 type request struct {
+	index int // in Disk.requests
+	// passed is stored before a request goes into the ring and loaded when it
+	// has come out: Go's memory model knows of no way through the kernel.
+	passed  atomic.Bool
 	queue   *virtio.Queue
 	chain   virtio.Chain
 	began   time.Time
@@ -49,33 +54,62 @@ var errUnsupported = errors.New("not supported")
 // Serve implements virtio.Backend: it takes what there is to the pool.
 func (d *Disk) Serve(q *virtio.Queue) error {
 	for {
-		r := <-d.free
+		r := d.take()
 		ok, err := q.Next(&r.chain)
 		if ok && r.chain.WriteLen == 0 {
 			ok, err = false, errors.New("a request without room for its status")
 		}
 		if !ok {
 			d.free <- r
+			d.submit()
 			return err
 		}
 		r.queue, r.began = q, time.Now()
 		d.pending.Add(1)
-		d.work <- r
+		d.depth.Add(1)
+		if !d.viaRing(r) {
+			d.work <- r
+		}
 	}
+}
+
+// take gives a request that is free. Before it waits for one, what is to make
+// one free is begun.
+func (d *Disk) take() *request {
+	select {
+	case r := <-d.free:
+		return r
+	default:
+		d.submit()
+		return <-d.free
+	}
+}
+
+// submit begins what was put into the ring.
+func (d *Disk) submit() {
+	if d.ring != nil {
+		d.ring.submit()
+	}
+}
+
+// release gives a request back that is done.
+func (d *Disk) release(r *request) {
+	d.depth.Add(-1)
+	d.free <- r
+	d.pending.Done()
 }
 
 // do is a goroutine of the pool.
 func (d *Disk) do() {
 	for r := range d.work {
-		d.finish(r)
-		d.free <- r
-		d.pending.Done()
+		kind, bytes, err := d.perform(r)
+		d.answer(r, kind, bytes, err)
+		d.release(r)
 	}
 }
 
-// finish does a request and gives its chain back.
-func (d *Disk) finish(r *request) {
-	kind, bytes, err := d.perform(r)
+// answer gives a request's chain back, with what has become of it.
+func (d *Disk) answer(r *request, kind uint32, bytes uint64, err error) {
 	r.status[0] = statusOK
 	switch {
 	case errors.Is(err, errUnsupported):
@@ -110,19 +144,15 @@ func (d *Disk) complain(err error) {
 
 // perform does what a request asks for. bytes is how much data that was.
 func (d *Disk) perform(r *request) (kind uint32, bytes uint64, err error) {
-	if err := r.chain.ReadAt(r.header[:], 0); err != nil {
-		return typeNone, 0, fmt.Errorf("read a request's header: %w", err)
+	kind, sector, err := r.parse()
+	if err != nil {
+		return typeNone, 0, err
 	}
-	le := binary.LittleEndian
-	kind = le.Uint32(r.header[:])
-	sector := le.Uint64(r.header[8:])
 	switch kind {
 	case typeIn:
-		bytes = r.chain.WriteLen - 1
-		return kind, bytes, d.read(r, sector, bytes)
+		return kind, r.dataLen(), d.read(r, sector)
 	case typeOut:
-		bytes = r.chain.ReadLen - headerSize
-		return kind, bytes, d.write(r, sector, bytes)
+		return kind, r.dataLen(), d.write(r, sector)
 	case typeFlush:
 		return kind, 0, d.image.sync()
 	case typeGetID:
@@ -132,6 +162,25 @@ func (d *Disk) perform(r *request) (kind uint32, bytes uint64, err error) {
 		return kind, bytes, err
 	}
 	return kind, 0, fmt.Errorf("request of type %d: %w", kind, errUnsupported)
+}
+
+// parse reads the header.
+func (r *request) parse() (kind uint32, sector uint64, err error) {
+	if err := r.chain.ReadAt(r.header[:], 0); err != nil {
+		return 0, 0, fmt.Errorf("read a request's header: %w", err)
+	}
+	return r.kind(), binary.LittleEndian.Uint64(r.header[8:]), nil
+}
+
+// kind is what the header that was read asks for.
+func (r *request) kind() uint32 { return binary.LittleEndian.Uint32(r.header[:]) }
+
+// dataLen is how many bytes a read or write is to move.
+func (r *request) dataLen() uint64 {
+	if r.kind() == typeIn {
+		return r.chain.WriteLen - 1
+	}
+	return r.chain.ReadLen - headerSize
 }
 
 // extent checks that n bytes from a sector on are on the disk, and whole
@@ -147,28 +196,43 @@ func (d *Disk) extent(sector, n uint64) (off uint64, err error) {
 	return sector * sectorSize, nil
 }
 
-func (d *Disk) read(r *request, sector, n uint64) error {
-	off, err := d.extent(sector, n)
-	if err != nil || n == 0 {
-		return err
+// prepareRead gathers where a read goes to, and says where it comes from. No
+// vectors mean that there is nothing to read.
+func (d *Disk) prepareRead(r *request, sector uint64) (off uint64, err error) {
+	r.vectors = r.vectors[:0]
+	n := r.dataLen()
+	if off, err = d.extent(sector, n); err == nil {
+		r.vectors, err = r.chain.WriteVectors(r.vectors, 0, n)
 	}
-	if r.vectors, err = r.chain.WriteVectors(r.vectors[:0], 0, n); err != nil {
+	return off, err
+}
+
+func (d *Disk) read(r *request, sector uint64) error {
+	off, err := d.prepareRead(r, sector)
+	if err != nil || len(r.vectors) == 0 {
 		return err
 	}
 	err = d.image.transfer(r.vectors, off, false, 0)
-	r.chain.MarkWritten(0, n) // part of it even after an error
+	r.chain.MarkWritten(0, r.dataLen()) // part of it even after an error
 	return err
 }
 
-func (d *Disk) write(r *request, sector, n uint64) error {
+// prepareWrite is prepareRead the other way.
+func (d *Disk) prepareWrite(r *request, sector uint64) (off uint64, err error) {
+	r.vectors = r.vectors[:0]
+	n := r.dataLen()
+	if off, err = d.extent(sector, n); err == nil {
+		r.vectors, err = r.chain.ReadVectors(r.vectors, headerSize, n)
+	}
+	return off, err
+}
+
+func (d *Disk) write(r *request, sector uint64) error {
 	if d.image.readOnly {
 		return errReadOnly
 	}
-	off, err := d.extent(sector, n)
-	if err != nil || n == 0 {
-		return err
-	}
-	if r.vectors, err = r.chain.ReadVectors(r.vectors[:0], headerSize, n); err != nil {
+	off, err := d.prepareWrite(r, sector)
+	if err != nil || len(r.vectors) == 0 {
 		return err
 	}
 	flags := 0

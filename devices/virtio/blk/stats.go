@@ -17,8 +17,9 @@ type Stats struct {
 	Flushes      uint64 `json:"flushes"`
 	Discards     uint64 `json:"discards"`
 	WriteZeroes  uint64 `json:"write_zeroes"`
-	Others       uint64 `json:"others"` // the serial number, and what is not supported
-	Errors       uint64 `json:"errors"` // of the requests above, those that failed
+	Others       uint64 `json:"others"`   // the serial number, and what is not supported
+	Errors       uint64 `json:"errors"`   // of the requests above, those that failed
+	Ring         uint64 `json:"io_uring"` // and those that an io_uring did
 	ReadBytes    uint64 `json:"read_bytes"`
 	WrittenBytes uint64 `json:"written_bytes"`
 	// ClearedBytes were discarded or made zero.
@@ -31,9 +32,9 @@ type Stats struct {
 
 // counters are Stats that are being counted.
 type counters struct {
-	reads, writes, flushes, discards, writeZeroes, others, errors atomic.Uint64
-	readBytes, writtenBytes, clearedBytes                         atomic.Uint64
-	latency                                                       [latencyBuckets]atomic.Uint64
+	reads, writes, flushes, discards, writeZeroes, others, errors, ring atomic.Uint64
+	readBytes, writtenBytes, clearedBytes                               atomic.Uint64
+	latency                                                             [latencyBuckets]atomic.Uint64
 }
 
 func (c *counters) add(kind uint32, bytes uint64, took time.Duration, err error) {
@@ -66,7 +67,7 @@ func (d *Disk) Stats() Stats {
 	c := &d.counts
 	s := Stats{
 		Reads: c.reads.Load(), Writes: c.writes.Load(), Flushes: c.flushes.Load(), Discards: c.discards.Load(),
-		WriteZeroes: c.writeZeroes.Load(), Others: c.others.Load(), Errors: c.errors.Load(),
+		WriteZeroes: c.writeZeroes.Load(), Others: c.others.Load(), Errors: c.errors.Load(), Ring: c.ring.Load(),
 		ReadBytes: c.readBytes.Load(), WrittenBytes: c.writtenBytes.Load(), ClearedBytes: c.clearedBytes.Load(),
 	}
 	for i := range c.latency {
