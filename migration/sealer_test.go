@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"microvm/memslot/hugepool"
 	"microvm/migration/wire"
 )
 
@@ -62,6 +63,28 @@ func TestCompressedPagesArriveOverSeveralConnections(t *testing.T) {
 		}
 		if c := r.Compression; c.RunsCompressed == 0 || c.BytesBefore < 16<<20 || c.BytesAfter >= c.BytesBefore {
 			t.Errorf("%s: %+v", codec, c)
+		}
+	}
+}
+
+// A run of one huge page is sixteen times what a batch is otherwise.
+func TestHugePagesMoveCompressed(t *testing.T) {
+	const pages = 8
+	for _, way := range ways {
+		for _, codec := range []Codec{CodecS2, CodecZstd} {
+			t.Run(way.name+" by "+string(codec), func(t *testing.T) {
+				hugepool.Need(t, 2*pages)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				src := busyOn(t, newMachineOf(t, way.from, pages*hugePage), pages*hugePage, 50*time.Microsecond)
+				build, built := builderOn(t, way.to, 2)
+				mv := moveTo(t, ctx, src, Options{Mode: ModeHybrid, Rounds: 2, Compress: codec, Checksum: true}, build, built)
+				mv.completed(t)
+				r := mv.report
+				if r.Verified == nil || !*r.Verified || r.Recoveries != 0 || r.Compression.RunsCompressed == 0 {
+					t.Errorf("verified %v, %q, %d recoveries, %+v", r.Verified, r.Error, r.Recoveries, r.Compression)
+				}
+			})
 		}
 	}
 }
