@@ -40,6 +40,9 @@ type outgoingBlock struct {
 	// stale has those that it has as they no longer are. It is used before
 	// the switch alone, by one goroutine.
 	stale *memslot.Bitmap
+	// changes has the target pages that have changed since they were sent, or
+	// is nil; likewise.
+	changes *memslot.Bitmap
 }
 
 func newOutgoing(blocks []*memslot.Block) (*outgoing, error) {
@@ -55,6 +58,7 @@ func newOutgoing(blocks []*memslot.Block) (*outgoing, error) {
 			sent:  memslot.NewBitmap(b.Pages()),
 			stale: memslot.NewBitmap(b.Pages()),
 		})
+		o.blocks[i].changes = o.blocks[i].newChanges()
 		o.total += b.Size() / wire.PageSize
 	}
 	return o, nil
@@ -87,10 +91,9 @@ func (o *outgoing) claim(block int, page uint64) bool {
 	return true
 }
 
-// page gives the contents of host page p of block b, nil if they are zero.
-func (b *outgoingBlock) page(p uint64) []byte {
-	size := b.perHost * wire.PageSize
-	mem := b.mem[p*size : (p+1)*size]
+// run gives the contents of target pages, nil if they are all zero.
+func (b *outgoingBlock) run(first, count uint64) []byte {
+	mem := b.mem[first*wire.PageSize : (first+count)*wire.PageSize]
 	if isZero(mem) {
 		return nil
 	}
@@ -139,8 +142,9 @@ func newBatch(o *outgoing, channel int, kind sending) *batch {
 		channel: channel,
 		limit:   batchBytes,
 		sealer:  newSealer(o, kind),
-		bufs:    make(net.Buffers, 0, 2*batchRuns),
-		headers: make([]byte, 0, batchRuns*wire.RAMHeaderSize),
+		// A page may come in parts when the batch is full but for one run.
+		bufs:    make(net.Buffers, 0, 4*batchRuns),
+		headers: make([]byte, 0, 2*batchRuns*wire.RAMHeaderSize),
 	}
 }
 
@@ -152,17 +156,21 @@ func (b *batch) empty() bool { return len(b.bufs) == 0 && b.open.Count == 0 }
 
 // add appends a host page that has been claimed.
 func (b *batch) add(block int, page uint64) {
-	ob := &b.o.blocks[block]
-	mem := ob.page(page)
-	kind := wire.KindData
+	perHost := b.o.blocks[block].perHost
+	b.addRun(block, page*perHost, perHost)
+}
+
+// addRun appends target pages, all of them as data or as zeros.
+func (b *batch) addRun(block int, first, pages uint64) {
+	mem := b.o.blocks[block].run(first, pages)
+	kind, count := wire.KindData, uint32(pages)
 	if mem == nil {
 		kind = wire.KindZero
-		b.o.zeroPages.Add(ob.perHost)
+		b.o.zeroPages.Add(pages)
 	} else {
-		b.o.dataPages.Add(ob.perHost)
+		b.o.dataPages.Add(pages)
 		b.bytes += len(mem)
 	}
-	first, count := page*ob.perHost, uint32(ob.perHost)
 	grows := b.open.Count > 0 && b.open.Block == uint16(block) && b.open.Kind == kind &&
 		b.open.First+uint64(b.open.Count) == first &&
 		(kind == wire.KindZero || b.open.Count+count <= wire.MaxRunPages)

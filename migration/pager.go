@@ -214,9 +214,7 @@ func (p *pager) place(block int, first, count uint64, data []byte) error {
 		return protocolError("RAM", "RAM block %q: pages [%d, +%d) of %d", b.Name(), first, count, total)
 	}
 	perHost := b.PageSize() / wire.PageSize
-	if first%perHost != 0 || count%perHost != 0 {
-		return protocolError("RAM", "RAM block %q: pages [%d, +%d) are not whole host pages of %d bytes", b.Name(), first, count, b.PageSize())
-	}
+	whole := first%perHost == 0 && count%perHost == 0
 	off, length := first*wire.PageSize, count*wire.PageSize
 	if !p.listening.Load() {
 		p.early.RLock()
@@ -224,7 +222,13 @@ func (p *pager) place(block int, first, count uint64, data []byte) error {
 	}
 	if !p.listening.Load() {
 		p.sums.placed(block, first, count, data)
+		if !whole {
+			return p.patch(b, off, length, data)
+		}
 		return p.replace(b, block, off, length, data)
+	}
+	if !whole {
+		return protocolError("RAM", "RAM block %q: pages [%d, +%d) are not whole host pages of %d bytes", b.Name(), first, count, b.PageSize())
 	}
 	if p.left.Load() == 0 {
 		return nil // sent again, around a broken connection

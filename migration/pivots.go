@@ -136,7 +136,7 @@ func (p *pivots) next() (at hostPage, ok bool) {
 	for len(p.list) > 0 {
 		v := &p.list[len(p.list)-1]
 		if page, ok := v.next(&p.o.blocks[v.block]); ok {
-			return hostPage{v.block, page}, true
+			return hostPage{block: v.block, page: page}, true
 		}
 		p.list = p.list[:len(p.list)-1]
 	}

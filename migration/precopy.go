@@ -134,8 +134,12 @@ func (p *precopy) take(pages []hostPage, room int) ([]hostPage, error) {
 			return pages, p.broken
 		}
 		p.s.ram.claim(p.block, page)
+		partly := b.changes != nil && b.stale.Test(page)
+		if b.changes != nil && !partly {
+			b.changes.ClearRange(page*b.perHost, b.perHost)
+		}
 		b.stale.Clear(page)
-		pages = append(pages, hostPage{p.block, page})
+		pages = append(pages, hostPage{p.block, page, partly})
 		room -= int(b.perHost) * wire.PageSize
 		p.page = page + 1
 	}
@@ -172,7 +176,7 @@ func (p *precopy) collect() (uint64, error) {
 	o := p.s.ram
 	for i, dirty := range p.dirty {
 		b := &o.blocks[i]
-		// A host page of which a part was written is sent whole.
+		b.note(dirty)
 		for t, ok := dirty.NextSet(0); ok; {
 			page := t / b.perHost
 			if b.sent.Test(page) {
@@ -183,7 +187,11 @@ func (p *precopy) collect() (uint64, error) {
 			t, ok = dirty.NextSet((page + 1) * b.perHost)
 		}
 	}
-	return o.total - o.claimed.Load(), nil
+	left := o.total - o.claimed.Load()
+	for i := range o.blocks {
+		left -= o.blocks[i].unchanged()
+	}
+	return left, nil
 }
 
 // last is what is left to do when the guest has stopped: to send what was

@@ -42,7 +42,7 @@ func (p *pusher) next() bool {
 			p.last.page = page
 			return true
 		}
-		p.last = hostPage{(p.last.block + 1) % len(p.o.blocks), 0}
+		p.last = hostPage{block: (p.last.block + 1) % len(p.o.blocks)}
 	}
 	return false
 }

@@ -31,8 +31,9 @@ func lanesOf(main net.Conn, multi []net.Conn) []lane {
 
 // hostPage is a page that has been claimed.
 type hostPage struct {
-	block int
-	page  uint64
+	block  int
+	page   uint64
+	partly bool // only what has changed of it goes
 }
 
 // spread sends pages over all lanes of a link at once. Each has a sender, which
@@ -136,7 +137,11 @@ func (s *spread) gather(out *laneSender) error {
 			return err
 		}
 		for _, p := range pages {
-			out.batch.add(p.block, p.page)
+			if p.partly {
+				out.batch.addChanges(p.block, p.page)
+			} else {
+				out.batch.add(p.block, p.page)
+			}
 		}
 	}
 	return nil

@@ -48,6 +48,7 @@ func (o *outgoing) setUnits(sizes []uint64) error {
 		}
 		b.perHost, b.pages = size/wire.PageSize, bytes/size
 		b.sent, b.stale = memslot.NewBitmap(b.pages), memslot.NewBitmap(b.pages)
+		b.changes = b.newChanges()
 	}
 	return nil
 }
