@@ -102,25 +102,29 @@ func TestCancelIsRefusedInEveryPhaseAfterRun(t *testing.T) {
 
 // Until then it is obeyed, at whatever message the two are.
 func TestCancelIsObeyedInEveryPhaseBeforeRun(t *testing.T) {
-	for _, mode := range []Mode{ModePostcopy, ModeHybrid, ModePrecopy} {
+	for _, c := range []struct {
+		mode        Mode
+		connections int
+	}{{ModePostcopy, 1}, {ModeHybrid, 1}, {ModePrecopy, 1}, {ModeHybrid, 4}} {
+		mode := c.mode
 		for _, at := range []string{"CONFIG", "POSTCOPY_ADVISE", "PONG", "RAM", "RAM_DISCARD", "PACKAGED", "LOADED"} {
 			if at == "RAM" && mode == ModePostcopy || at == "RAM_DISCARD" && mode != ModeHybrid {
 				continue
 			}
-			t.Run(fmt.Sprintf("%s %s", mode, at), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s over %d %s", mode, c.connections, at), func(t *testing.T) {
 				l := &ledger{}
 				r := receiveWith(t, l, DestinationOptions{}, buildOwned(t, l, nil))
 				var s *sender
 				var asked atomic.Bool
 				_, addr := newProxy(t, r.addr, func(p point, message []byte) (int, bool) {
-					if p.leg.role == mainLeg.role && p.name == at && !asked.Swap(true) {
+					if p.leg.role != urgentLeg.role && p.name == at && !asked.Swap(true) {
 						if err := s.source.Cancel(); err != nil {
 							t.Errorf("Cancel: %v", err)
 						}
 					}
 					return len(message), false
 				})
-				s = sendBusy(t, l, addr, Options{Mode: mode, Rounds: 2, Downtime: time.Hour})
+				s = sendBusy(t, l, addr, Options{Mode: mode, Connections: c.connections, Rounds: 2, Downtime: time.Hour})
 				if err := s.run(); !errors.Is(err, ErrCancelled) {
 					t.Errorf("Run: %v", err)
 				}

@@ -59,7 +59,21 @@ func TestAGuestThatRanThereIsNotTakenBack(t *testing.T) {
 			if from.name == "RUNNING" {
 				// It hears of it at the second attempt, which breaks as well.
 				cut, _ := newOutage(t, r.addr, point{mainLeg, "RAM", 1})
-				if _, err := s.source.Resume(t.Context(), cut, 20*time.Millisecond); !errors.As(err, new(*PausedError)) {
+				paused := make(chan error, 1)
+				go func() {
+					_, err := s.source.Resume(t.Context(), cut, time.Minute)
+					paused <- err
+				}()
+				tick := time.NewTicker(time.Millisecond)
+				defer tick.Stop()
+				for late := time.After(patience); !s.source.RanThere() || !s.source.Redirect(Address{}, 0); {
+					select {
+					case <-tick.C:
+					case <-late:
+						t.Fatalf("RUNNING is not heard of, in phase %s", s.source.Phase())
+					}
+				}
+				if err := <-paused; !errors.As(err, new(*PausedError)) {
 					t.Fatalf("Resume: %v", err)
 				}
 			}
