@@ -35,7 +35,7 @@ func TestAGuestThatWritesFasterThanTheLinkNeedsAutoConverge(t *testing.T) {
 	source.goesOn(2)
 
 	dest = h.start("receive", "--name", "b", "--listen", "tcp:127.0.0.1:0")
-	r = h.must(0, append([]string{"migrate", "a", dest.awaitLine("tcp:"), "--auto-converge", "--verify"}, convergeFlags...)...)
+	r = h.must(0, append([]string{"migrate", "a", dest.awaitLine("tcp:"), "--auto-converge", "--connections", "4", "--verify"}, convergeFlags...)...)
 	report = readReport(t, r.stdout)
 	source.wait(0)
 	if report.Throttle.MaxPercent == 0 || report.Throttle.TookNS == 0 || report.Faults.Count != 0 || report.Verified == nil || !*report.Verified {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"microvm/migration"
+	"microvm/vmm"
 )
 
 // schema is what docs/events.md says of each event: the type of each field. ""
@@ -236,4 +237,23 @@ func TestEventsOfAPrecopyThatIsSlowedDownAndCancelled(t *testing.T) {
 	}
 	source.goesOn(2)
 	h.must(0, "stop", "a", "--force")
+}
+
+func TestHowLongTheGuestWaitsShowsWhileItDoes(t *testing.T) {
+	h := newHost(t)
+	source := h.boot("a", busy, "-m", "128M")
+	dest, addr := h.receive("--name", "b")
+	mover := h.start("migrate", "a", addr, "--postcopy", "--postcopy-bandwidth", "30M")
+	h.awaitStatus("a", "all vCPUs at once")
+	var status vmm.MigrationEvent
+	if err := json.Unmarshal([]byte(h.must(0, "migrate-status", "a", "--format", "json").stdout), &status); err != nil {
+		t.Fatal(err)
+	}
+	if w := status.Status.Waits; w == nil || len(w.VCPUBlocktimeNS) != 2 || w.Faults.Count == 0 || w.Faults.Phases.TravelP50NS == 0 || w.Faults.Phases.SourceP50NS == 0 {
+		t.Errorf("the waits so far: %+v", w)
+	}
+	mover.wait(0)
+	source.wait(0)
+	dest.goesOn(2)
+	h.must(0, "stop", "b", "--force")
 }
