@@ -15,6 +15,11 @@ type table struct {
 	// bases[i] is slots[i].BaseGFN: the search walks it instead of slots,
 	// eight entries to a cache line.
 	bases []uint64
+	// starts has an entry for each range of 1<<shift frames, from frame 0 to
+	// the highest base, and one more: where the search for the first frame of
+	// the range would end. It leaves the search few slots, mostly one.
+	starts []int32
+	shift  uint
 	// index gives the position of each slot id, or -1.
 	index []int16
 
@@ -51,6 +56,25 @@ func (t *table) seal() {
 	t.bases = make([]uint64, t.used)
 	for i := range t.slots {
 		t.bases[i] = t.slots[i].BaseGFN
+	}
+	t.start()
+}
+
+// start makes starts: about as many entries as two for each slot.
+func (t *table) start() {
+	if t.used == 0 {
+		t.starts, t.shift = nil, 0
+		return
+	}
+	top := t.bases[0]
+	t.shift = uint(max(0, bits.Len64(top)-bits.Len(uint(t.used))))
+	t.starts = make([]int32, top>>t.shift+2)
+	first := 0
+	for i := len(t.starts) - 2; i >= 0; i-- {
+		for first < t.used && t.bases[first] > uint64(i)<<t.shift {
+			first++
+		}
+		t.starts[i] = int32(first)
 	}
 }
 
@@ -111,7 +135,11 @@ func (t *table) find(gfn uint64) *Slot {
 // search is the binary search: for the first base at or below gfn.
 func (t *table) search(gfn uint64) *Slot {
 	bases := t.bases
-	first, n := 0, len(bases)
+	first, n := 0, min(1, len(bases))
+	if r := gfn >> t.shift; r+1 < uint64(len(t.starts)) {
+		first = int(t.starts[r+1])
+		n = min(int(t.starts[r])+1, len(bases)) - first
+	}
 	// Which half it is cannot be predicted, so the choice is arithmetic and
 	// not a branch: below is 1 if gfn lies below every base of the first
 	// half.
