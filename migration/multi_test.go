@@ -159,6 +159,26 @@ func TestSyncKeepsOrderBetweenChannels(t *testing.T) {
 	})
 }
 
+// One of many connections that breaks in the push ends them all, and all of them
+// are made again.
+func TestOneConnectionThatBreaksIsMadeAgainWithAllOthers(t *testing.T) {
+	l := &ledger{}
+	r := receiveWith(t, l, DestinationOptions{Recover: time.Minute}, buildOwned(t, l, nil))
+	cut := []trouble{{what: mishapCutOne, after: 1 << 20}}
+	_, addr := newStorm(t, r.addr, "RAM", cut)
+	s := sendAs(t, l, addr, Options{Connections: 4, Verify: true, Recover: time.Minute}, []uint64{32 << 20, 4096}, func(m sourceSide) SourceMachine { return m })
+	if err := s.run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	if v := s.report.Verified; s.report.Recoveries != 1 || v == nil || !*v {
+		t.Errorf("%d recoveries, %q", s.report.Recoveries, s.report.Error)
+	}
+	spreadOver(t, s.report, 4)
+}
+
 // A limit is one for all connections: four of them are no way around it.
 func TestALimitOfBandwidthIsForAllConnectionsTogether(t *testing.T) {
 	const rate = 16 << 20

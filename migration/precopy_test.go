@@ -3,6 +3,7 @@ package migration
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -203,12 +204,18 @@ func TestPrecopyThatDoesNotConvergeGivesUpOrSwitches(t *testing.T) {
 }
 
 func TestCancelDuringPrecopyLeavesTheGuestRunning(t *testing.T) {
+	for _, connections := range []int{1, 4} {
+		t.Run(fmt.Sprint(connections), func(t *testing.T) { cancelPrecopy(t, connections) })
+	}
+}
+
+func cancelPrecopy(t *testing.T, connections int) {
 	src := newBusyMachine(t, 4<<20, 4<<20, 20*time.Microsecond)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	build, built := builderOf(t, nil)
 	addr, _, done := destination(t, ctx, build)
-	s, err := NewSource(src, addr, Options{Mode: ModePrecopy, Bandwidth: 1 << 20, Log: testLog(t)})
+	s, err := NewSource(src, addr, Options{Mode: ModePrecopy, Bandwidth: 1 << 20, Connections: connections, Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
