@@ -145,10 +145,12 @@ func TestChannelsThatRaceForTheSamePagesHarmNobody(t *testing.T) {
 		}
 		s.send(wire.Discard{Block: "ram0", Ranges: []wire.Range{{First: 0, Count: 256}}}.Append(nil))
 	}
+	// After every discard: what comes before a SYNC has no order among channels.
 	for _, c := range s.multi {
-		c.Write(append(zeros(0, 0, 256), wire.Sync(1)...))
+		c.Write(append(wire.Sync(1), zeros(0, 0, 256)...))
+		c.Write(wire.Sync(2))
 	}
-	s.send(wire.Sync(1), packageOf(listenMessage, stateMessage))
+	s.send(wire.Sync(1), wire.Sync(2), packageOf(listenMessage, stateMessage))
 	s.next(wire.ReturnLoaded)
 	if left := r.dest.Status().PagesLeft; left != 1 {
 		t.Errorf("%d pages left, want the one of ram1", left)
