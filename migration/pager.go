@@ -371,6 +371,7 @@ func (p *pager) missing() []pageRequest {
 // place.
 func (p *pager) release() error {
 	p.stop()
+	p.probe.stop(p.fd)
 	for _, b := range p.blocks {
 		if err := b.Complete(); err != nil {
 			return err
@@ -379,9 +380,7 @@ func (p *pager) release() error {
 			return fmt.Errorf("RAM block %q: %w", b.Name(), err)
 		}
 	}
-	err := p.fd.Close()
-	p.probe.stop()
-	return err
+	return p.fd.Close()
 }
 
 // abort ends the pager with pages missing: whoever waits for one in this
@@ -389,8 +388,12 @@ func (p *pager) release() error {
 // read as zeros to the guest.
 func (p *pager) abort(err error) {
 	p.forsake(err)
+	// One by one first, for the reason that probe.stop gives: KVM may be at a
+	// page too. They can only fail in a process that is ending.
+	for _, b := range p.blocks {
+		_ = p.fd.Unregister(b.Addr(), b.Size())
+	}
 	_ = p.fd.Close()
-	p.probe.stop()
 }
 
 // forsake is abort with vCPUs that have run, and may be waiting for a page in
@@ -401,4 +404,5 @@ func (p *pager) forsake(err error) {
 		b.Fail(err)
 	}
 	p.stop()
+	p.probe.stop(p.fd)
 }

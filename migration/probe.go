@@ -26,9 +26,9 @@ type probe struct {
 	touched, filled atomic.Int64
 	kernel, woken   histogram
 
-	over    chan struct{} // closed to end it
-	ended   sync.WaitGroup
-	started bool
+	over  chan struct{} // closed to end it
+	ended sync.WaitGroup
+	once  sync.Once // stops
 }
 
 // probeEvery is how often it does. Each time costs the reader some 30 us.
@@ -47,10 +47,7 @@ func newProbe(fd *uffd.UFFD) (*probe, error) {
 }
 
 // start begins to measure. The reader runs.
-func (p *probe) start() {
-	p.started = true
-	p.ended.Go(p.run)
-}
+func (p *probe) start() { p.ended.Go(p.run) }
 
 func (p *probe) run() {
 	mem, err := p.block.View(0, p.block.Size())
@@ -95,12 +92,17 @@ func (p *probe) answer(fd *uffd.UFFD, addr uint64, now time.Time) bool {
 	return true
 }
 
-// stop ends it. Preconditions: the userfaultfd is closed, so that nobody waits
-// for a reader that is gone.
-func (p *probe) stop() {
-	if p.started {
+// stop ends it, whether the reader still runs or not. The userfaultfd must not
+// have been closed: until Linux 6.15 its close hangs for ever if it meets a fault
+// from inside MADV_POPULATE_READ, which then tries again and again without
+// letting go of the address space that the close waits for. To unregister the
+// page ends such a fault.
+func (p *probe) stop(fd *uffd.UFFD) {
+	p.once.Do(func() {
 		close(p.over)
+		// It can only fail in a process that is ending.
+		_ = fd.Unregister(p.block.Addr(), p.block.Size())
 		p.ended.Wait()
-	}
-	p.block.Close()
+		p.block.Close()
+	})
 }

@@ -15,12 +15,12 @@ import (
 )
 
 // shuttleMoves is how often TestLinuxGoesBackAndForthOverABadLine moves its
-// guest: 4, or what MICROVM_TEST_MOVES says.
+// guest: twice, or what MICROVM_TEST_MOVES says.
 func shuttleMoves(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("MICROVM_TEST_MOVES")
 	if text == "" {
-		return 4
+		return 2
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {

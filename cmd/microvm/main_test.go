@@ -45,8 +45,9 @@ func needKVM(t *testing.T) {
 
 // A host is a place where VMs are: a state directory of its own.
 type host struct {
-	t    *testing.T
-	root string
+	t         *testing.T
+	root      string
+	processes []*process // that start has started
 }
 
 func newHost(t *testing.T) *host {

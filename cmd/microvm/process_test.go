@@ -24,11 +24,13 @@ import (
 // test interferes with.
 type process struct {
 	t              *testing.T
+	h              *host
 	cmd            *exec.Cmd
 	stdin          io.WriteCloser
 	stdout, stderr *transcript
 	ended          chan struct{} // closed when the process has, and all of its output is here
 	patience       time.Duration // how long to wait for it
+	stacks         bool          // it was made to print where it is: see quit
 }
 
 // start starts a process, which ends with the test. If the test fails, what it
@@ -41,7 +43,7 @@ func (h *host) start(args ...string) *process {
 // startWith starts a process that is passed files, as descriptors from 3 on.
 func (h *host) startWith(files []*os.File, args ...string) *process {
 	h.t.Helper()
-	p := &process{t: h.t, cmd: h.command(args...), stdout: newTranscript(), stderr: newTranscript(), ended: make(chan struct{}), patience: patience}
+	p := &process{t: h.t, h: h, cmd: h.command(args...), stdout: newTranscript(), stderr: newTranscript(), ended: make(chan struct{}), patience: patience}
 	p.cmd.Env = append(p.cmd.Env, vmm.StateDirEnv+"="+h.root)
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = p.stdout, p.stderr, files
 	// Not even a test that is killed leaves a VM behind.
@@ -53,6 +55,7 @@ func (h *host) startWith(files []*os.File, args ...string) *process {
 	if err := p.cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
+	h.processes = append(h.processes, p)
 	go func() {
 		_ = p.cmd.Wait() // the status is in ProcessState
 		close(p.ended)
@@ -61,10 +64,33 @@ func (h *host) startWith(files []*os.File, args ...string) *process {
 		p.kill()
 		if h.t.Failed() {
 			h.t.Logf("microvm %s, status %d\n--- stdout:\n%s--- stderr:\n%s",
-				strings.Join(args, " "), p.cmd.ProcessState.ExitCode(), tail(p.stdout.String()), tail(p.stderr.String()))
+				strings.Join(args, " "), p.cmd.ProcessState.ExitCode(), tail(p.stdout.String()), p.complaints())
 		}
 	})
 	return p
+}
+
+// quit ends all processes so that they print what each goroutine is at.
+func (h *host) quit() {
+	for _, p := range h.processes {
+		_ = p.cmd.Process.Signal(unix.SIGQUIT) // it may have ended
+		p.stacks = true
+	}
+	late := time.After(patience)
+	for _, p := range h.processes {
+		select {
+		case <-p.ended:
+		case <-late: // a vCPU that waits for memory keeps it
+		}
+	}
+}
+
+// complaints is what it said on stderr: the last of it, or every stack.
+func (p *process) complaints() string {
+	if p.stacks {
+		return p.stderr.String()
+	}
+	return tail(p.stderr.String())
 }
 
 // tail is the last of a long text.
@@ -96,6 +122,7 @@ func (p *process) wait(status int) {
 	select {
 	case <-p.ended:
 	case <-time.After(p.patience):
+		p.h.quit()
 		p.t.Fatalf("microvm %s does not end", p.cmd.Args[1])
 	}
 	if got := p.cmd.ProcessState.ExitCode(); got != status {
