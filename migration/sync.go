@@ -91,16 +91,21 @@ func (m *meeting) come(seq uint32) (<-chan struct{}, error) {
 	return all, nil
 }
 
+// meet is come for a channel that has read a SYNC with this body.
+func (in *inbound) meet(body []byte) (<-chan struct{}, error) {
+	seq, err := wire.DecodeSync(body)
+	if err != nil {
+		return nil, err
+	}
+	return in.meeting.come(seq)
+}
+
 // syncMain is SYNC on the main channel.
 func (in *inbound) syncMain(ctx context.Context, r io.Reader, body []byte) error {
 	if len(in.s.multi) == 0 {
 		return protocolError("SYNC", "in a migration without multi channels")
 	}
-	seq, err := wire.DecodeSync(body)
-	if err != nil {
-		return err
-	}
-	all, err := in.meeting.come(seq)
+	all, err := in.meet(body)
 	if err != nil {
 		return err
 	}
@@ -162,11 +167,7 @@ func (in *inbound) readMulti(c net.Conn) error {
 		}
 		switch h.Type {
 		case wire.TypeSync:
-			seq, err := wire.DecodeSync(body)
-			if err != nil {
-				return err
-			}
-			all, err := in.meeting.come(seq)
+			all, err := in.meet(body)
 			if err != nil {
 				return err
 			}

@@ -26,14 +26,7 @@ func TestAVMMovesWithinTLSByEveryMode(t *testing.T) {
 			source := h.boot("a", busy)
 			dest, addr := h.receive("--name", "b", "--tls-dir", dir)
 			r := readReport(t, h.must(0, append([]string{"migrate", "a", addr, "--tls-dir", dir, "--verify", "--report", "json"}, how...)...).stdout)
-			if r.Result != migration.ResultCompleted || r.Verified == nil || !*r.Verified {
-				t.Errorf("report: %+v", r)
-			}
-			source.wait(0)
-			dest.goesOn(3)
-			h.must(0, "stop", "b", "--force")
-			dest.wait(0)
-			checkScreen(t, screens(source, dest))
+			arrived(t, h, r, source, dest)
 		})
 	}
 }
