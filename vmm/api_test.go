@@ -43,8 +43,15 @@ func serve(t *testing.T, config Config) (*Client, *VM, <-chan error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(ctx, vm, vm.Start) }()
+	started := make(chan struct{})
+	go func() {
+		ended <- server.Serve(ctx, vm, func() error {
+			defer close(started)
+			return vm.Start()
+		})
+	}()
 	t.Cleanup(cancel)
+	<-started
 	return client, vm, ended
 }
 

@@ -187,7 +187,7 @@ func (vm *VM) Close() error {
 	for _, l := range vm.lines {
 		errs = append(errs, l.close())
 	}
-	errs = append(errs, vm.closeDisks(), vm.cpus.close())
+	errs = append(errs, vm.closeVirtio(), vm.cpus.close())
 	if vm.kvm != nil {
 		errs = append(errs, vm.kvm.Close())
 	}

@@ -92,11 +92,12 @@ func (vm *VM) addDisks() error {
 		if err != nil {
 			return errors.Join(err, image.Close())
 		}
-		d := &disk{blk: backend}
-		vm.disks = append(vm.disks, d) // Close closes it from now on
-		if d.virtioDevice, err = vm.addVirtio(fmt.Sprintf("blk%d", i), backend); err != nil {
+		device, err := vm.addVirtio(fmt.Sprintf("blk%d", i), backend)
+		if err != nil {
 			return fmt.Errorf("disk %s: %w", c.Path, err)
 		}
+		d := &disk{virtioDevice: device, blk: backend}
+		vm.disks = append(vm.disks, d)
 		vm.log.Debug("disk", "id", d.mmio.ID(), "path", c.Path, "bytes", backend.Bytes(), "direct", image.Direct())
 	}
 	return nil
@@ -129,19 +130,6 @@ func (vm *VM) unlockDisks() error {
 	var errs []error
 	for _, d := range vm.disks {
 		errs = append(errs, d.blk.Image().Unlock())
-	}
-	return errors.Join(errs...)
-}
-
-// closeDisks frees them. Preconditions: no vCPU runs.
-func (vm *VM) closeDisks() error {
-	var errs []error
-	for _, d := range vm.disks {
-		if d.virtioDevice != nil {
-			d.mmio.Device().Hold()
-			errs = append(errs, d.mmio.Device().Close())
-		}
-		errs = append(errs, d.blk.Close())
 	}
 	return errors.Join(errs...)
 }

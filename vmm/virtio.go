@@ -22,8 +22,8 @@ type virtioDevice struct {
 }
 
 // addVirtio gives a backend its device, registers and interrupt line, in the
-// next free place. It is held until goOn. Whoever made the backend closes the
-// device.
+// next free place. It is held until goOn. The backend is the device's, or closed
+// if there is none.
 func (vm *VM) addVirtio(id string, backend virtio.Backend) (*virtioDevice, error) {
 	i := uint64(len(vm.virtio))
 	place := guest.MMIODevice{
@@ -31,7 +31,7 @@ func (vm *VM) addVirtio(id string, backend virtio.Backend) (*virtioDevice, error
 	}
 	line, err := newEdgeLine(vm.kvm, place.GSI)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, backend.Close())
 	}
 	vm.lines = append(vm.lines, line)
 	device, err := virtio.NewDevice(id, backend, vm.mem, vm.log)
@@ -60,6 +60,38 @@ func (vm *VM) connect(d *virtioDevice) error {
 		}
 	}
 	return vm.mmio.Register(d.mmio.ID(), d.place.Addr, d.place.Size, d.mmio)
+}
+
+// closeVirtio frees the devices and what is behind them. Preconditions: no vCPU
+// runs.
+func (vm *VM) closeVirtio() error {
+	var errs []error
+	for _, d := range vm.virtio {
+		d.mmio.Device().Hold()
+		errs = append(errs, d.mmio.Device().Close())
+	}
+	return errors.Join(errs...)
+}
+
+// DeviceInfo describes a virtio device to the VM's users.
+type DeviceInfo struct {
+	ID     string              `json:"id"`
+	Counts any                 `json:"counts"` // of the kind of device
+	Queues []virtio.QueueStats `json:"queues"`
+}
+
+// VirtioDevices describes the virtio devices, in the order in which the guest finds
+// them.
+func (vm *VM) VirtioDevices() []DeviceInfo {
+	infos := make([]DeviceInfo, 0, len(vm.virtio))
+	for _, d := range vm.virtio {
+		info := DeviceInfo{ID: d.mmio.ID(), Counts: d.mmio.Device().Counts()}
+		for _, q := range d.mmio.Device().Queues() {
+			info.Queues = append(info.Queues, q.Stats())
+		}
+		infos = append(infos, info)
+	}
+	return infos
 }
 
 // virtioPlaces is what the guest's ACPI tables announce.

@@ -42,6 +42,12 @@ type Backend interface {
 	Version() uint16
 	SaveState() ([]byte, error)
 	LoadState(b []byte) error
+	// Counts is what the device has done since it is on this host, for its
+	// users, as a value that encoding/json takes. It can be asked for at any
+	// time.
+	Counts() any
+	// Close frees what is behind the device, after the last Drain.
+	Close() error
 }
 
 // A Notifier is a transport's way to reach the driver.
@@ -78,7 +84,8 @@ type Device struct {
 }
 
 // NewDevice makes a device as it is at power-on, held: see Release. id names
-// it in logs and in a migration's stream.
+// it in logs and in a migration's stream. It takes over the backend, and closes
+// it if it fails.
 func NewDevice(id string, b Backend, mem *memslot.Memory, log *slog.Logger) (*Device, error) {
 	d := &Device{id: id, backend: b, log: log.With("device", id), held: true}
 	for i, size := range b.QueueSizes() {
@@ -94,14 +101,18 @@ func NewDevice(id string, b Backend, mem *memslot.Memory, log *slog.Logger) (*De
 	return d, nil
 }
 
-// Close frees the device. Preconditions: it is held, and no vCPU runs.
+// Close frees the device and what is behind it. Preconditions: it is held, and
+// no vCPU runs.
 func (d *Device) Close() error {
 	var errs []error
 	for _, e := range d.events {
 		errs = append(errs, e.close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.backend.Close())...)
 }
+
+// Counts is the backend's.
+func (d *Device) Counts() any { return d.backend.Counts() }
 
 // Queues lists the queues.
 func (d *Device) Queues() []*Queue { return d.queues }

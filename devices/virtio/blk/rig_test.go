@@ -79,9 +79,6 @@ func newMMIO(t testing.TB, path string, readOnly bool, o Options, mem *memslot.M
 		if err := device.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := disk.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	return virtio.NewMMIO(device, irq), disk
 }

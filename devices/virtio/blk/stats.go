@@ -62,6 +62,9 @@ func (c *counters) add(kind uint32, bytes uint64, took time.Duration, err error)
 	c.latency[min(bucket, latencyBuckets-1)].Add(1)
 }
 
+// Counts implements virtio.Backend.
+func (d *Disk) Counts() any { return d.Stats() }
+
 // Stats can be read at any time.
 func (d *Disk) Stats() Stats {
 	c := &d.counts
