@@ -177,7 +177,12 @@ func (vm *VM) addDevices(console *Console) error {
 		vm.snapshotters = append(vm.snapshotters, cpuState{c.kvm})
 	}
 	vm.snapshotters = append(vm.snapshotters, vm.serial, vm.rtc, keyboard, vm.pm, panicked)
-	return vm.addDisks()
+	for _, add := range []func() error{vm.addDisks, vm.addRNG} {
+		if err := add(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close frees the VM, ending it first if it has not ended.

@@ -46,6 +46,8 @@ type Config struct {
 	Console string `json:"console,omitempty"`
 	// Disks are the guest's, in this order: vda, vdb, ...
 	Disks []DiskConfig `json:"disks,omitempty"`
+	// RNG gives the guest a device that it gets random bytes from.
+	RNG bool `json:"rng,omitempty"`
 }
 
 // ParseConfig reads a Config from JSON. An unknown field is an error, since
@@ -98,6 +100,9 @@ func (c Config) Validate() error {
 		if err := d.validate(); err != nil {
 			return fmt.Errorf("VM %s: %w", c.Name, err)
 		}
+	}
+	if n := c.virtioDevices(); n > maxVirtio {
+		return fmt.Errorf("VM %s: %d virtio devices: %d at most", c.Name, n, maxVirtio)
 	}
 	switch c.Console {
 	case "", ConsoleStdio, ConsoleSocket, ConsoleOff:

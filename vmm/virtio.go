@@ -21,6 +21,17 @@ type virtioDevice struct {
 	place guest.MMIODevice
 }
 
+// virtioDevices is how many virtio devices the VM is to have.
+func (c Config) virtioDevices() int {
+	n := len(c.Disks)
+	for _, has := range []bool{c.RNG} {
+		if has {
+			n++
+		}
+	}
+	return n
+}
+
 // addVirtio gives a backend its device, registers and interrupt line, in the
 // next free place. It is held until goOn. The backend is the device's, or closed
 // if there is none.

@@ -16,7 +16,7 @@ import (
 var runCommand = command{
 	name:    "run",
 	summary: "Boot a VM",
-	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--name NAME] [--detach]",
+	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--rng] [--name NAME] [--detach]",
 	about: `
 Without -k the embedded tiny kernel boots, a small guest for tests; -p has its
 parameters then, such as "work=write order=rand beat=1000".
@@ -25,6 +25,8 @@ parameters then, such as "work=write order=rand beat=1000".
 block device, which becomes vda, vdb, and so on, in a guest with drivers for
 virtio-mmio and virtio-blk. One VM at a time can write to it; several can share it
 if all have it read-only. queues=N spreads requests over that many vCPUs.
+
+--rng gives the guest a virtio-rng device, of which Linux makes /dev/hwrng.
 
 With --console stdio, the default, this terminal is the guest's serial console:
 Ctrl-a x ends the VM. A first SIGINT, SIGTERM or SIGHUP ends it too, unless part
@@ -54,6 +56,7 @@ error; registers on stderr); 34 its kernel panicked.`,
 		flags.StringVar(&config.Console, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off; with --detach socket")
 		flags.BoolVar(&config.Hugepages, "hugepages", false, "take guest memory from the pool of 2 MiB pages")
 		flags.StringArrayVar(&disks, "disk", nil, "`file` or block device, with options: FILE[,ro][,serial=TEXT][,queues=N]; may be repeated")
+		flags.BoolVar(&config.RNG, "rng", false, "give the guest a source of random bytes")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			if err := noArguments(args); err != nil {
 				return err

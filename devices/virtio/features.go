@@ -8,7 +8,9 @@ import (
 
 // Kinds of devices (VIRTIO 1.2, section 5).
 const (
-	IDBlock = 2
+	IDBlock   = 2
+	IDEntropy = 4
+	IDBalloon = 5
 )
 
 // Feature bits that every kind of device has (section 6).

@@ -1,0 +1,46 @@
+package vmm
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"microvm/devices/virtio/rng"
+)
+
+// TestVMWithDevicesThatNeedNothingOfItsHostMoves without another word to the
+// destination, and has them there.
+func TestVMWithDevicesThatNeedNothingOfItsHostMoves(t *testing.T) {
+	config := tinyConfig("beat=50")
+	config.RNG = true
+	vm, out := boot(t, config)
+	out.wait(t, 1, "beat ")
+	if err := errors.Join(vm.Depart(), vm.Pause(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	moved := moveInPlace(t, vm, Options{})
+	var ids []string
+	for _, d := range moved.VirtioDevices() {
+		ids = append(ids, d.ID)
+	}
+	if got := strings.Join(ids, " "); got != "rng0" {
+		t.Errorf("it has %s", got)
+	}
+	if _, ok := moved.VirtioDevices()[0].Counts.(rng.Stats); !ok {
+		t.Errorf("counts of %T", moved.VirtioDevices()[0].Counts)
+	}
+}
+
+func TestTooManyDevicesAreRefused(t *testing.T) {
+	config := tinyConfig("")
+	for range maxVirtio {
+		config.Disks = append(config.Disks, DiskConfig{Path: "/d"})
+	}
+	if err := config.Validate(); err != nil {
+		t.Error(err)
+	}
+	config.RNG = true
+	if err := config.Validate(); err == nil || !strings.Contains(err.Error(), "9 virtio devices: 8 at most") {
+		t.Errorf("%v", err)
+	}
+}
