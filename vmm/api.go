@@ -35,6 +35,7 @@ func (e *APIError) Error() string { return e.Message }
 // An API is a VM's control interface: HTTP with JSON bodies.
 //
 //	GET  /v1/vm         Info
+//	GET  /v1/vm/stats   Stats
 //	PUT  /v1/vm/pause
 //	PUT  /v1/vm/resume
 //	PUT  /v1/vm/grow    looks whether its disks have grown
@@ -54,6 +55,7 @@ type API struct {
 func NewAPI(name string) *API {
 	a := &API{Mux: http.NewServeMux(), name: name, started: time.Now()}
 	a.Mux.HandleFunc("GET /v1/vm", a.inspect)
+	a.Mux.HandleFunc("GET /v1/vm/stats", a.stats)
 	a.Mux.HandleFunc("PUT /v1/vm/pause", a.command(func(r *http.Request, vm *VM) error { return vm.PauseByUser(r.Context()) }))
 	a.Mux.HandleFunc("PUT /v1/vm/resume", a.command(func(_ *http.Request, vm *VM) error { return vm.ResumeByUser() }))
 	a.Mux.HandleFunc("PUT /v1/vm/grow", a.command(func(_ *http.Request, vm *VM) error { return vm.GrowDisks() }))
@@ -80,15 +82,12 @@ type Info struct {
 	Migrating bool      `json:"migrating"`
 	PID       int       `json:"pid"`
 	Started   time.Time `json:"started"`
-	// DiskStats are the disks' counts, in the order of Disks.
-	DiskStats []DiskInfo `json:"disk_stats,omitempty"`
 }
 
 func (a *API) inspect(w http.ResponseWriter, _ *http.Request) {
 	info := Info{State: StateIncoming, PID: os.Getpid(), Started: a.started}
 	if vm := a.VM(); vm != nil {
 		info.Config, info.State, info.Migrating = vm.UserConfig(), vm.State(), vm.Migrating()
-		info.DiskStats = vm.Disks()
 	}
 	info.Name = a.name
 	writeJSON(w, http.StatusOK, info)

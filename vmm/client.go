@@ -114,6 +114,13 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 	return info, err
 }
 
+// Stats is what the VM has counted.
+func (c *Client) Stats(ctx context.Context) (Stats, error) {
+	var s Stats
+	err := c.Do(ctx, http.MethodGet, "/v1/vm/stats", nil, &s)
+	return s, err
+}
+
 // Pause stops the VM's vCPUs until Resume.
 func (c *Client) Pause(ctx context.Context) error {
 	return c.Do(ctx, http.MethodPut, "/v1/vm/pause", nil, nil)

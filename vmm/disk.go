@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"microvm/devices/virtio"
 	"microvm/devices/virtio/blk"
 )
 
@@ -132,28 +131,6 @@ func (vm *VM) unlockDisks() error {
 		errs = append(errs, d.blk.Image().Unlock())
 	}
 	return errors.Join(errs...)
-}
-
-// DiskInfo describes a disk to the VM's users.
-type DiskInfo struct {
-	ID     string              `json:"id"`
-	Bytes  uint64              `json:"bytes"`
-	Direct bool                `json:"direct"` // the host's cache is passed by
-	Stats  blk.Stats           `json:"stats"`
-	Queues []virtio.QueueStats `json:"queues"`
-}
-
-// Disks describes the disks, in the order of the configuration.
-func (vm *VM) Disks() []DiskInfo {
-	var infos []DiskInfo
-	for _, d := range vm.disks {
-		info := DiskInfo{ID: d.mmio.ID(), Bytes: d.blk.Bytes(), Direct: d.blk.Image().Direct(), Stats: d.blk.Stats()}
-		for _, q := range d.mmio.Device().Queues() {
-			info.Queues = append(info.Queues, q.Stats())
-		}
-		infos = append(infos, info)
-	}
-	return infos
 }
 
 // GrowDisks looks how large the disks' files are now, and tells the guest of

@@ -163,8 +163,8 @@ func TestGuestWithoutDriversHasAGrowingDisk(t *testing.T) {
 	if err := vm.GrowDisks(); err != nil {
 		t.Fatal(err)
 	}
-	infos := vm.Disks()
-	if len(infos) != 2 || infos[0].Bytes != 3<<20 || infos[1].Bytes != 1<<20 || len(infos[1].Queues) != 2 {
+	infos := vm.VirtioDevices()
+	if len(infos) != 2 || infos[0].Counts.Gauges["size"] != 3<<20 || infos[1].Counts.Gauges["size"] != 1<<20 || len(infos[1].Queues) != 2 {
 		t.Errorf("%+v", infos)
 	}
 	if err := os.Truncate(config.Disks[0].Path, 2<<20); err != nil {

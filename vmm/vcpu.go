@@ -19,7 +19,8 @@ type vcpu struct {
 	pio  *devices.Bus
 	mmio *devices.Bus
 	// tid is the thread's kernel id, 0 before there is one.
-	tid atomic.Int32
+	tid   atomic.Int32
+	exits exitCounts
 }
 
 // run is the vCPU's thread. It calls ready once the thread exists, and
@@ -39,11 +40,13 @@ func (c *vcpu) run(ready func()) {
 		reason, err := c.kvm.Run()
 		switch err {
 		case nil:
+			c.exits.count(reason)
 			if !c.dispatch(reason) {
 				c.vm.crashed(c.crash(reason))
 				return
 			}
 		case unix.EINTR:
+			c.exits.kicked.Add(1)
 			if !c.set.hold(c) {
 				return
 			}

@@ -87,7 +87,7 @@ func (vm *VM) closeVirtio() error {
 // DeviceInfo describes a virtio device to the VM's users.
 type DeviceInfo struct {
 	ID     string              `json:"id"`
-	Counts any                 `json:"counts"` // of the kind of device
+	Counts virtio.Counts       `json:"counts"`
 	Queues []virtio.QueueStats `json:"queues"`
 }
 

@@ -50,8 +50,8 @@ func TestVMWithDisksMovesOnlyToTheirFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(info.Disks) != 1 || info.Disks[0].Path != disk || info.Disks[0].Serial != "s1" || len(info.DiskStats) != 1 || info.DiskStats[0].Bytes != 1<<20 {
-		t.Errorf("its disks are %+v, %+v", info.Disks, info.DiskStats)
+	if len(info.Disks) != 1 || info.Disks[0].Path != disk || info.Disks[0].Serial != "s1" {
+		t.Errorf("its disks are %+v", info.Disks)
 	}
 	thief := h.start("run", "--name", "c", "--disk", disk)
 	thief.wait(1)

@@ -34,6 +34,7 @@ var commands = []*command{
 	&migrateCancelCommand,
 	&psCommand,
 	&inspectCommand,
+	&statsCommand,
 	&consoleCommand,
 	&logsCommand,
 	&pauseCommand,

@@ -43,9 +43,8 @@ type Backend interface {
 	SaveState() ([]byte, error)
 	LoadState(b []byte) error
 	// Counts is what the device has done since it is on this host, for its
-	// users, as a value that encoding/json takes. It can be asked for at any
-	// time.
-	Counts() any
+	// users. It can be asked for at any time.
+	Counts() Counts
 	// Close frees what is behind the device, after the last Drain.
 	Close() error
 }
@@ -112,7 +111,7 @@ func (d *Device) Close() error {
 }
 
 // Counts is the backend's.
-func (d *Device) Counts() any { return d.backend.Counts() }
+func (d *Device) Counts() Counts { return d.backend.Counts() }
 
 // Queues lists the queues.
 func (d *Device) Queues() []*Queue { return d.queues }

@@ -34,7 +34,7 @@ func (e *echo) WriteConfig([]byte, uint64)      {}
 func (e *echo) Start(uint64)                    { e.started++ }
 func (e *echo) Drain()                          { e.under.Wait() }
 func (e *echo) Version() uint16                 { return 3 }
-func (e *echo) Counts() any                     { return nil }
+func (e *echo) Counts() virtio.Counts           { return virtio.Counts{} }
 func (e *echo) Close() error                    { return nil }
 func (e *echo) SaveState() ([]byte, error)      { return e.config[:], nil }
 func (e *echo) LoadState(b []byte) error {

@@ -30,16 +30,21 @@ func TestDiskKeepsWhatWasWritten(t *testing.T) {
 				if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
 					t.Errorf("the file is not what was written: %v", err)
 				}
-				s := r.disk.Stats()
-				if (s.Ring > 0) != (r.disk.ring != nil) {
-					t.Errorf("an io_uring has done %d requests; there is one: %t", s.Ring, r.disk.ring != nil)
+				c := r.disk.Counts()
+				if n := c.Counters["io_uring"]; (n > 0) != (r.disk.ring != nil) {
+					t.Errorf("an io_uring has done %d requests; there is one: %t", n, r.disk.ring != nil)
 				}
-				total := uint64(0)
-				for _, n := range s.Latency {
-					total += n
+				for _, s := range c.Requests {
+					timed := uint64(0)
+					for _, n := range s.Latency {
+						timed += n
+					}
+					if timed != s.Requests || s.Errors != 0 {
+						t.Errorf("it has counted %+v", s)
+					}
 				}
-				if sum := s.Reads + s.Writes + s.Flushes + s.WriteZeroes + s.Discards; sum != total || s.Errors != 0 || s.ReadBytes == 0 || s.WrittenBytes == 0 || s.Flushes == 0 {
-					t.Errorf("it has counted %+v", s)
+				if c.Of("read").Bytes == 0 || c.Of("write").Bytes == 0 || c.Of("flush").Requests == 0 || c.Gauges["size"] != r.disk.Bytes() {
+					t.Errorf("it has counted %+v", c)
 				}
 			})
 		}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"microvm/vmm"
+)
+
+// statsEvery is how often --watch asks.
+const statsEvery = time.Second
+
+var statsCommand = command{
+	name:    "stats",
+	summary: "Show what the devices and vCPUs of a VM have done",
+	usage:   "stats VM [--watch] [--format text|json]",
+	about: `
+Counts since the VM came to this host: for each virtio device its requests by
+their sort, the bytes that they carried, those that failed and how long they
+took, and for each of its queues the driver's notifications (kicks), the chains
+of buffers that it made available, and the interrupts; for each vCPU its exits
+to this program. Times are upper bounds, each a power of two.
+
+--watch shows them again each second until the VM ends, with what was done in
+that second; an object a line with --format json.`,
+	examples: []string{"microvm stats a", "microvm stats a --watch", "microvm stats a --format json"},
+	prepare: func(flags *pflag.FlagSet) runner {
+		watch := flags.Bool("watch", false, "each second until the VM ends")
+		format := flags.String("format", "text", "text or json")
+		return func(ctx context.Context, args []string, stdout io.Writer) error {
+			name, err := oneVM(args)
+			if err != nil {
+				return err
+			}
+			if *format != "text" && *format != "json" {
+				return usagef("--format %s: has to be text or json", *format)
+			}
+			c, err := vmm.Dial(name)
+			if err != nil {
+				return err
+			}
+			if *watch {
+				return watchStats(ctx, c, *format, stdout)
+			}
+			s, err := askStats(ctx, c)
+			if err != nil {
+				return err
+			}
+			if *format == "json" {
+				return printJSON(stdout, s)
+			}
+			return printStats(stdout, s, nil)
+		}
+	},
+}
+
+func askStats(ctx context.Context, c *vmm.Client) (vmm.Stats, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	return c.Stats(ctx)
+}
+
+// watchStats shows a VM's counts until it has ended.
+func watchStats(ctx context.Context, c *vmm.Client, format string, stdout io.Writer) error {
+	f, ok := stdout.(*os.File)
+	live := ok && format == "text" && term.IsTerminal(int(f.Fd()))
+	tick := time.NewTicker(statsEvery)
+	defer tick.Stop()
+	var last *vmm.Stats
+	for {
+		s, err := askStats(ctx, c)
+		if err != nil {
+			i, gone := vmm.FindInstance(c.Instance.Name)
+			if last != nil && (errors.Is(gone, vmm.ErrNoSuchVM) || gone == nil && !i.Running) {
+				return nil
+			}
+			return err
+		}
+		if format == "json" {
+			err = json.NewEncoder(stdout).Encode(s)
+		} else {
+			var text strings.Builder
+			switch {
+			case live:
+				text.WriteString("\x1b[H\x1b[J") // to the top, and all below it away
+			case last != nil:
+				text.WriteString("\n")
+			}
+			err = printStats(&text, s, last)
+			if err == nil {
+				_, err = io.WriteString(stdout, text.String())
+			}
+		}
+		if err != nil {
+			return err
+		}
+		last = &s
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
