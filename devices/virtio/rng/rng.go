@@ -30,17 +30,10 @@ const (
 	slack = time.Millisecond
 )
 
-// Stats counts what the device has done since the VM came to this host.
-type Stats struct {
-	Requests uint64 `json:"requests"`
-	Bytes    uint64 `json:"bytes"`
-	// Rests is how often the driver had to wait since it asked for too much.
-	Rests uint64 `json:"rests"`
-}
-
 // An RNG is a virtio.Backend.
 type RNG struct {
-	requests, bytes, rests atomic.Uint64
+	reads virtio.Tally
+	rests atomic.Uint64
 
 	// The worker's.
 	chain  virtio.Chain
@@ -77,10 +70,12 @@ func (r *RNG) Serve(q *virtio.Queue) error {
 		if !ok {
 			return err
 		}
+		began := time.Now()
 		written, err := r.fill()
 		if err != nil {
 			return err
 		}
+		r.reads.Add(uint64(written), time.Since(began), nil)
 		if err := q.Push(&r.chain, written); err != nil {
 			return err
 		}
@@ -99,8 +94,6 @@ func (r *RNG) fill() (written uint32, err error) {
 		return 0, fmt.Errorf("write random bytes: %w", err)
 	}
 	clear(p) // they are the guest's alone
-	r.requests.Add(1)
-	r.bytes.Add(uint64(len(p)))
 	return uint32(len(p)), nil
 }
 
@@ -134,12 +127,13 @@ func (*RNG) LoadState(b []byte) error {
 	return nil
 }
 
-// Counts are Stats.
-func (r *RNG) Counts() any { return r.Stats() }
-
-// Stats can be read at any time.
-func (r *RNG) Stats() Stats {
-	return Stats{Requests: r.requests.Load(), Bytes: r.bytes.Load(), Rests: r.rests.Load()}
+// Counts has, besides the requests, how often the driver had to wait since it
+// asked for too much.
+func (r *RNG) Counts() virtio.Counts {
+	return virtio.Counts{
+		Requests: []virtio.RequestCounts{r.reads.Counts("read")},
+		Counters: map[string]uint64{"rests": r.rests.Load()},
+	}
 }
 
 // Close has nothing to free.

@@ -98,7 +98,7 @@ func TestEveryRequestGetsOtherBytes(t *testing.T) {
 			}
 		}
 	}
-	if s := r.rng.Stats(); s.Requests != 7 || s.Bytes != 64*3+1000+3*most {
+	if s := r.rng.Counts().Of("read"); s.Requests != 7 || s.Bytes != 64*3+1000+3*most {
 		t.Errorf("it has counted %+v", s)
 	}
 }
@@ -131,7 +131,7 @@ func TestADriverThatAsksWithoutEndIsKeptToTheRate(t *testing.T) {
 		if took := time.Since(began); took < total-2*slack {
 			t.Errorf("64 requests of %d bytes in %v, at the rate they take %v", n, took, total)
 		}
-		if r.rng.Stats().Rests == 0 {
+		if r.rng.Counts().Counters["rests"] == 0 {
 			t.Errorf("requests of %d bytes: it has not rested", n)
 		}
 	}
