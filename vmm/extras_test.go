@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-
 )
 
 // TestVMWithDevicesThatNeedNothingOfItsHostMoves without another word to the
