@@ -65,6 +65,23 @@ func (p *presence) await(first, last uint64) error {
 	return nil
 }
 
+// request asks for those of pages first to last that are not here, at most
+// askWindow of them, and does not wait. It reports whether all are here.
+func (p *presence) request(first, last uint64) (here bool) {
+	here = true
+	for asked := 0; first <= last && asked < askWindow; first++ {
+		absent, ok := p.bits.NextClear(first)
+		if !ok || absent > last {
+			break
+		}
+		here, first = false, absent
+		asked++
+		// Why a page will not come is for whoever needs it to find out.
+		_, _ = p.ask(absent)
+	}
+	return here
+}
+
 // ask returns nil if the page is here; otherwise a channel that is closed when
 // this has changed, and the page has been asked for.
 func (p *presence) ask(page uint64) (<-chan struct{}, error) {

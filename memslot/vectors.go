@@ -76,6 +76,49 @@ func (b *Block) markDirty(off, n uint64) {
 	}
 }
 
+// Request asks for what is missing of guest RAM [gpa, gpa+n) and does not wait
+// for it. It reports whether nothing is: an access does not wait then. What is
+// no RAM is not missing; an access says so.
+func (m *Memory) Request(gpa, n uint64) (here bool) {
+	here = true
+	_ = m.each(gpa, n, func(b *Block, off, n uint64) error {
+		if b.state.Load()&stateMissing != 0 {
+			here = b.presence.request(off/b.pageSize, (off+n-1)/b.pageSize) && here
+		}
+		return nil
+	})
+	return here
+}
+
+// Await returns when nothing of guest RAM [gpa, gpa+n) is missing, or with why
+// some of it will not come.
+func (m *Memory) Await(gpa, n uint64) error {
+	return m.each(gpa, n, func(b *Block, off, n uint64) error {
+		if b.state.Load()&stateMissing == 0 {
+			return nil
+		}
+		return b.await(off, n)
+	})
+}
+
+// each calls do for the parts of guest RAM that [gpa, gpa+n) begins with, up to
+// where there is none, until it returns an error.
+func (m *Memory) each(gpa, n uint64, do func(b *Block, off, n uint64) error) error {
+	for n > 0 {
+		s := m.slots.Find(gpa >> frameShift)
+		if s == nil {
+			return nil
+		}
+		in := gpa - s.GPA()
+		part := min(s.Size()-in, n)
+		if err := do(s.block, s.offset+in, part); err != nil {
+			return err
+		}
+		gpa, n = gpa+part, n-part
+	}
+	return nil
+}
+
 // Whole reports that no page of RAM is missing, so that no access waits. It
 // stays so until the next Expect.
 func (m *Memory) Whole() bool {

@@ -97,3 +97,46 @@ func TestVectorsWaitForMissingPages(t *testing.T) {
 		t.Error("a page that will not come was given to the kernel")
 	}
 }
+
+// TestPagesAreAskedForBeforeTheyAreNeeded: all of them, without waiting.
+func TestPagesAreAskedForBeforeTheyAreNeeded(t *testing.T) {
+	const pages = 2 * askWindow
+	b := newBlock(t, pages, BlockOptions{})
+	m := NewMemory(setterFunc(agreeable), 8)
+	if err := errors.Join(m.Map(0, 0, b, hostPage, 2*hostPage, 0), m.Map(1, 2*hostPage, b, 3*hostPage, (pages-3)*hostPage, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if !m.Request(0, pages*hostPage) {
+		t.Error("no page is missing, and one is said to be")
+	}
+	p := newPager(pages)
+	expect(t, b, p.fetch)
+	arrive(b, 2, 2)
+	if m.Request(hostPage-1, 3*hostPage) {
+		t.Error("pages 1, 3 and 4 are missing, and none is said to be")
+	}
+	if want := []uint64{1, 3, 4}; !slices.Equal(p.asked, want) {
+		t.Errorf("pages %v were asked for, want %v", p.asked, want)
+	}
+	if !m.Request(hostPage, hostPage) || !m.Request(1<<40, 8) {
+		t.Error("what is here, or no RAM, is said to be missing")
+	}
+	// A guest that names all of its memory does not have it all fetched at once.
+	p.asked = nil
+	m.Request(2*hostPage, (pages-3)*hostPage)
+	if len(p.asked) > askWindow {
+		t.Errorf("%d pages were asked for", len(p.asked))
+	}
+	here := make(chan error)
+	go func() { here <- m.Await(hostPage-1, 3*hostPage) }()
+	arrive(b, 4, 4)
+	arrive(b, 1, 1)
+	arrive(b, 3, 3)
+	if err := <-here; err != nil {
+		t.Error(err)
+	}
+	b.Fail(errors.New("connection lost"))
+	if err := m.Await(4*hostPage, hostPage); err == nil {
+		t.Error("a page that will not come has come")
+	}
+}

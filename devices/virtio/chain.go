@@ -156,6 +156,32 @@ func (c *Chain) add(d descriptor) error {
 // with the chain waits for one, now or later.
 func (c *Chain) Whole() bool { return c.mem.Whole() }
 
+// Request asks for the pages of the chain that are missing, all at once, and
+// does not wait for them. It reports whether none is: nothing that is done with
+// the chain waits then.
+func (c *Chain) Request() (here bool) {
+	here = true
+	for _, segs := range [][]segment{c.readable, c.writable} {
+		for _, s := range segs {
+			here = c.mem.Request(s.gpa, uint64(s.len)) && here
+		}
+	}
+	return here
+}
+
+// Await returns when no page of the chain is missing, or with why one will not
+// come.
+func (c *Chain) Await() error {
+	for _, segs := range [][]segment{c.readable, c.writable} {
+		for _, s := range segs {
+			if err := c.mem.Await(s.gpa, uint64(s.len)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // ErrShort: a chain has fewer bytes than were asked of it.
 var ErrShort = errors.New("the chain is too short")
 

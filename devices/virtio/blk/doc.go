@@ -6,9 +6,9 @@
 //	   │               preadv2, pwritev2,    │
 //	Queue.Next         fdatasync, fallocate  └──▶ status byte, Queue.Push, interrupt
 //
-// engine.go says which request goes which way. A request that waits, for the
-// disk or for a page of guest memory that is still at a migration's source,
-// holds up no other one as long as there is a goroutine left; requests are done
+// engine.go says which request goes which way. A request of which pages are
+// still at a migration's source asks for all of them at once and comes to the
+// pool when they are here; meanwhile it holds up no other one. Requests are done
 // in any order, as the standard allows.
 //
 // # Caches

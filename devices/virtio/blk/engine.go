@@ -17,8 +17,8 @@ import (
 //
 // All else is done by the pool, which may wait: what goes through the host's
 // cache, where it is faster, since an io_uring has the kernel's threads do what
-// cannot be done at once; flushes and discards; requests while pages of guest
-// memory are missing; what an io_uring has done in part; and everything where
+// cannot be done at once; flushes and discards; requests while any page of
+// guest memory is missing; what an io_uring has done in part; and everything where
 // there is no io_uring.
 
 // ringDepth is how many requests have to be under way for the ring to be used.

@@ -62,16 +62,18 @@ func OpenImage(path string, readOnly bool) (*Image, error) {
 
 // openDirect opens the file a second time, with O_DIRECT, if that is possible.
 func (img *Image) openDirect(flags int) {
-	// A file system in memory has nothing but the cache; newer kernels take
-	// O_DIRECT there and mean nothing by it.
+	// A file in a file system in memory is nothing but cache; newer kernels
+	// take O_DIRECT there and mean nothing by it. A block device's node lies in
+	// one too, which says nothing about the device.
 	var fs unix.Statfs_t
-	if unix.Fstatfs(img.fd, &fs) == nil && fs.Type == unix.TMPFS_MAGIC {
+	info, err := img.file.Stat()
+	if err == nil && info.Mode().IsRegular() && unix.Fstatfs(img.fd, &fs) == nil && fs.Type == unix.TMPFS_MAGIC {
 		return
 	}
 	// Where the kernel does not tell (before 6.1), a page is enough for all.
 	img.alignMemory, img.alignFile = 4096, 4096
 	var stat unix.Statx_t
-	err := unix.Statx(img.fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &stat)
+	err = unix.Statx(img.fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &stat)
 	if err == nil && stat.Mask&unix.STATX_DIOALIGN != 0 {
 		if stat.Dio_mem_align == 0 || stat.Dio_offset_align == 0 {
 			return

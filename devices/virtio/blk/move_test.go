@@ -84,23 +84,10 @@ func TestSmallerImageIsRefusedWhereADiskArrives(t *testing.T) {
 func TestWaitingRequestHoldsUpNoOther(t *testing.T) {
 	path, want := newImage(t, t.TempDir(), 1<<20)
 	r := newRig(t, path, false, Options{Queues: 1}, 0)
-	r.mmio.Device().Hold()
 	const far = 6 << 20
-	asked := make(chan uint64, r.block.Pages())
-	if err := r.block.Expect(func(page uint64) { asked <- page }); err != nil {
-		t.Fatal(err)
-	}
-	// All is here but one page. What Expect gave back is zeros, the queue's
-	// areas too: so it is set up anew.
-	r.block.MarkPresent(0, far>>12)
-	r.block.MarkPresent(far>>12+1, r.block.Pages())
-	r.mmio.Device().Release()
-	r.Init(r.Features)
-	q := r.NewQueue(0, 64)
-	r.queues[0] = q
-	r.OK()
-	first, _ := q.Add(arena, 0, -1, virtiotest.Buf{Data: header(typeIn, 0)}, virtiotest.Buf{Room: 512}, virtiotest.Buf{Room: 1})
-	q.Put(first+1, virtiotest.Desc{GPA: far, Len: 512, Flags: virtiotest.Write | virtiotest.Next, Next: first + 2})
+	asked := r.arrive(far >> 12)
+	q := r.queues[0]
+	first, _ := q.Add(arena, 0, -1, virtiotest.Buf{Data: header(typeIn, 0)}, virtiotest.Buf{Room: 512, At: far}, virtiotest.Buf{Room: 1})
 	q.Kick()
 	if page := <-asked; page != far>>12 {
 		t.Errorf("page %#x was asked for", page)
@@ -119,6 +106,92 @@ func TestWaitingRequestHoldsUpNoOther(t *testing.T) {
 	got := make([]byte, 512)
 	if err := r.Mem.ReadAt(got, far); err != nil || !bytes.Equal(got, want[:512]) {
 		t.Errorf("%v: it is not what was read", err)
+	}
+}
+
+// arrive makes a rig's device as one whose memory is on its way: pages that are
+// not among absent are here. It gives what is asked for.
+func (r *rig) arrive(absent ...uint64) (asked chan uint64) {
+	r.T.Helper()
+	r.mmio.Device().Hold()
+	asked = make(chan uint64, r.block.Pages())
+	if err := r.block.Expect(func(page uint64) { asked <- page }); err != nil {
+		r.T.Fatal(err)
+	}
+	here := uint64(0)
+	for _, page := range absent {
+		r.block.MarkPresent(here, page-here)
+		here = page + 1
+	}
+	r.block.MarkPresent(here, r.block.Pages()-here)
+	// What Expect gave back is zeros, the queue's areas too: it is set up anew.
+	r.mmio.Device().Release()
+	r.Init(r.Features)
+	r.queues[0] = r.NewQueue(0, 64)
+	r.OK()
+	return asked
+}
+
+// TestManyWaitingRequestsHoldUpNoOther: more of them than there are goroutines
+// to do requests.
+func TestManyWaitingRequestsHoldUpNoOther(t *testing.T) {
+	path, want := newImage(t, t.TempDir(), 1<<20)
+	r := newRig(t, path, false, Options{Queues: 1}, 0)
+	const waiting, far = workers + 4, 6 << 20 >> 12
+	var absent []uint64
+	for i := range uint64(waiting) {
+		absent = append(absent, far+i)
+	}
+	asked := r.arrive(absent...)
+	q := r.queues[0]
+	sectors := map[uint16]uint64{}
+	for i, page := range absent {
+		head, _ := q.Add(arena+uint64(i)*0x1000, 0, -1, virtiotest.Buf{Data: header(typeIn, uint64(i))},
+			virtiotest.Buf{Room: 512, At: page << 12}, virtiotest.Buf{Room: 1})
+		sectors[head] = uint64(i)
+		q.Kick()
+		if got := <-asked; got != page {
+			t.Errorf("page %#x was asked for, want %#x", got, page)
+		}
+	}
+	q.Add(arena+waiting*0x1000, 0, -1, virtiotest.Buf{Data: header(typeIn, 77)}, virtiotest.Buf{Room: 513})
+	q.Kick()
+	if _, _, data := q.Wait(); data[512] != statusOK || !bytes.Equal(data[:512], want[77*512:78*512]) {
+		t.Errorf("status %d", data[512])
+	}
+	r.block.MarkPresent(far, waiting)
+	for range absent {
+		head, _, data := q.Wait()
+		if i := sectors[head]; data[512] != statusOK || !bytes.Equal(data[:512], want[i*512:i*512+512]) {
+			t.Errorf("request %d: status %d, or not what was read", i, data[512])
+		}
+	}
+}
+
+// TestRequestAsksForAllItsPagesAtOnce: a request of many buffers costs one
+// round trip to the source, not one for each.
+func TestRequestAsksForAllItsPagesAtOnce(t *testing.T) {
+	path, want := newImage(t, t.TempDir(), 1<<20)
+	r := newRig(t, path, false, Options{Queues: 1}, 0)
+	const buffers, far = 16, 6 << 20 >> 12
+	var absent []uint64
+	bufs := []virtiotest.Buf{{Data: header(typeIn, 0)}}
+	for i := range uint64(buffers) {
+		absent = append(absent, far+2*i)
+		bufs = append(bufs, virtiotest.Buf{Room: 512, At: absent[i] << 12})
+	}
+	asked := r.arrive(absent...)
+	q := r.queues[0]
+	q.Add(arena, 0, -1, append(bufs, virtiotest.Buf{Room: 1})...)
+	q.Kick()
+	for range absent {
+		<-asked // none has come yet
+	}
+	for _, page := range absent {
+		r.block.MarkPresent(page, 1)
+	}
+	if _, _, data := q.Wait(); !bytes.Equal(data, append(want[:buffers*512:buffers*512], statusOK)) {
+		t.Error("it is not what was read")
 	}
 }
 

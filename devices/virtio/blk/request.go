@@ -67,10 +67,21 @@ func (d *Disk) Serve(q *virtio.Queue) error {
 		r.queue, r.began = q, time.Now()
 		d.pending.Add(1)
 		d.depth.Add(1)
-		if !d.viaRing(r) {
+		switch {
+		case !r.chain.Whole() && !r.chain.Request():
+			go d.await(r)
+		case !d.viaRing(r):
 			d.work <- r
 		}
 	}
+}
+
+// await waits for a request's pages where that keeps no other request from the
+// pool. There are no more of these goroutines than requests under way.
+func (d *Disk) await(r *request) {
+	// Why a page will not come is said where it is needed.
+	_ = r.chain.Await()
+	d.work <- r
 }
 
 // take gives a request that is free. Before it waits for one, what is to make

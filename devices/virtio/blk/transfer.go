@@ -65,7 +65,7 @@ func (img *Image) zero(off, n uint64, unmap bool) error {
 	}
 	img.cached.Store(true)
 	err := img.fallocate(mode, off, n)
-	if !errors.Is(err, unix.EOPNOTSUPP) {
+	if !cannotClear(err) {
 		return err
 	}
 	for n > 0 {
@@ -80,15 +80,21 @@ func (img *Image) zero(off, n uint64, unmap bool) error {
 
 var zeros [64 << 10]byte
 
-// discard says that n bytes from off on are not needed. A file system that
-// cannot make use of that need not.
+// discard says that n bytes from off on are not needed. What cannot make use
+// of that need not.
 func (img *Image) discard(off, n uint64) error {
 	img.cached.Store(true)
 	err := img.fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
-	if errors.Is(err, unix.EOPNOTSUPP) {
+	if cannotClear(err) {
 		return nil
 	}
 	return err
+}
+
+// cannotClear says that a file system does not know how to do it, or that a
+// block device with blocks larger than our sectors cannot do so little.
+func cannotClear(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
 }
 
 func (img *Image) fallocate(mode uint32, off, n uint64) error {

@@ -31,6 +31,8 @@ func (x Desc) Bytes() []byte {
 type Buf struct {
 	Data []byte
 	Room int
+	// At, if not 0, is where it is, wherever the others are.
+	At uint64
 }
 
 // Queue is the driver's side of a virtqueue.
@@ -106,14 +108,19 @@ func (q *Queue) Add(base, pad uint64, indirect int, bufs ...Buf) (head uint16, e
 	at := base
 	for _, b := range bufs {
 		x := Desc{GPA: at, Len: uint32(len(b.Data))}
+		if b.At != 0 {
+			x.GPA = b.At
+		}
 		if b.Data != nil {
-			d.write(at, b.Data)
+			d.write(x.GPA, b.Data)
 		} else {
 			x.Len, x.Flags = uint32(b.Room), Write
 			r.rooms = append(r.rooms, x)
 		}
 		descs = append(descs, x)
-		at += uint64(x.Len) + pad
+		if b.At == 0 {
+			at += uint64(x.Len) + pad
+		}
 	}
 	if indirect >= 0 && indirect < len(descs) {
 		table := (at + 15) &^ 15
