@@ -373,11 +373,16 @@ func (p *pager) release() error {
 	p.stop()
 	p.probe.stop(p.fd)
 	for _, b := range p.blocks {
-		if err := b.Complete(); err != nil {
-			return err
+		if page, absent := b.NextAbsent(0); absent {
+			return fmt.Errorf("RAM block %q: page %d: %w", b.Name(), page, memslot.ErrAbsent)
 		}
+		// In this order: once the block is complete, devices may drop pages
+		// of it, which are zero then, and not to be fetched.
 		if err := p.fd.Unregister(b.Addr(), b.Size()); err != nil {
 			return fmt.Errorf("RAM block %q: %w", b.Name(), err)
+		}
+		if err := b.Complete(); err != nil {
+			return err
 		}
 	}
 	return p.fd.Close()

@@ -39,6 +39,8 @@ func (e *APIError) Error() string { return e.Message }
 //	PUT  /v1/vm/pause
 //	PUT  /v1/vm/resume
 //	PUT  /v1/vm/grow    looks whether its disks have grown
+//	GET  /v1/vm/balloon balloon.Stats
+//	PUT  /v1/vm/balloon BalloonRequest
 //	PUT  /v1/vm/stop    StopRequest; answers when the VM has ended
 //	GET  /v1/vm/wait    ExitStatus, when the VM has ended
 //
@@ -59,6 +61,8 @@ func NewAPI(name string) *API {
 	a.Mux.HandleFunc("PUT /v1/vm/pause", a.command(func(r *http.Request, vm *VM) error { return vm.PauseByUser(r.Context()) }))
 	a.Mux.HandleFunc("PUT /v1/vm/resume", a.command(func(_ *http.Request, vm *VM) error { return vm.ResumeByUser() }))
 	a.Mux.HandleFunc("PUT /v1/vm/grow", a.command(func(_ *http.Request, vm *VM) error { return vm.GrowDisks() }))
+	a.Mux.HandleFunc("GET /v1/vm/balloon", a.getBalloon)
+	a.Mux.HandleFunc("PUT /v1/vm/balloon", a.setBalloon)
 	a.Mux.HandleFunc("PUT /v1/vm/stop", a.stop)
 	a.Mux.HandleFunc("GET /v1/vm/wait", a.wait)
 	a.Mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

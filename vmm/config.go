@@ -48,6 +48,8 @@ type Config struct {
 	Disks []DiskConfig `json:"disks,omitempty"`
 	// RNG gives the guest a device that it gets random bytes from.
 	RNG bool `json:"rng,omitempty"`
+	// Balloon is what the guest's memory balloon is like; nil is without one.
+	Balloon *BalloonConfig `json:"balloon,omitempty"`
 }
 
 // ParseConfig reads a Config from JSON. An unknown field is an error, since
@@ -100,6 +102,9 @@ func (c Config) Validate() error {
 		if err := d.validate(); err != nil {
 			return fmt.Errorf("VM %s: %w", c.Name, err)
 		}
+	}
+	if c.Balloon != nil && c.Balloon.Size > c.Memory {
+		return fmt.Errorf("VM %s: a balloon of %d bytes: the guest has %d", c.Name, c.Balloon.Size, c.Memory)
 	}
 	if n := c.virtioDevices(); n > maxVirtio {
 		return fmt.Errorf("VM %s: %d virtio devices: %d at most", c.Name, n, maxVirtio)

@@ -10,19 +10,25 @@ import (
 // destination, and has them there.
 func TestVMWithDevicesThatNeedNothingOfItsHostMoves(t *testing.T) {
 	config := tinyConfig("beat=50")
-	config.RNG = true
+	config.RNG, config.Balloon = true, &BalloonConfig{Size: 1 << 20, FreePageReporting: true}
 	vm, out := boot(t, config)
 	out.wait(t, 1, "beat ")
-	if err := errors.Join(vm.Depart(), vm.Pause(t.Context())); err != nil {
+	if err := errors.Join(vm.SetBalloon(3<<20), vm.Depart(), vm.Pause(t.Context())); err != nil {
 		t.Fatal(err)
+	}
+	if err := vm.SetBalloon(4 << 20); err == nil {
+		t.Error("the balloon's size changes where it may have been sent already")
 	}
 	moved := moveInPlace(t, vm, Options{})
 	var ids []string
 	for _, d := range moved.VirtioDevices() {
 		ids = append(ids, d.ID)
 	}
-	if got := strings.Join(ids, " "); got != "rng0" {
+	if got := strings.Join(ids, " "); got != "rng0 balloon0" {
 		t.Errorf("it has %s", got)
+	}
+	if s, err := moved.Balloon(t.Context()); err != nil || s.Target != 3<<20 {
+		t.Errorf("its balloon is to hold %d bytes: %v", s.Target, err)
 	}
 	if c := moved.VirtioDevices()[0].Counts; len(c.Requests) != 1 || c.Requests[0].Sort != "read" {
 		t.Errorf("it counts %+v", c)

@@ -74,12 +74,13 @@ const (
 	CommandArrive                     // ownership has come from the source
 	CommandSettle                     // no page is missing any more
 	CommandGrow                       // look whether its disks have grown
+	CommandBalloon                    // take memory from the guest, or give it back
 	numCommands
 )
 
 var commandNames = [numCommands]string{
 	"start", "pause", "resume", "press the power button of", "stop", "kill", "migrate",
-	"hand over", "take back", "depart", "run the incoming", "settle", "grow the disks of",
+	"hand over", "take back", "depart", "run the incoming", "settle", "grow the disks of", "set the balloon of",
 }
 
 // String returns the verb that error messages use.
@@ -138,6 +139,7 @@ var rules = [numCommands]rule{
 	CommandArrive:      {from: in(StateIncoming), to: StatePostcopy},
 	CommandSettle:      {from: in(StatePostcopy), to: StateRunning},
 	CommandGrow:        {from: in(StateRunning, StatePaused), stays: true},
+	CommandBalloon:     {from: in(StateRunning, StatePaused), stays: true},
 }
 
 // A StateError refuses a command in the state the VM is in.

@@ -59,6 +59,7 @@ type VM struct {
 	pm      *devices.PM
 	virtio  []*virtioDevice
 	disks   []*disk
+	balloon *ballooned // nil: there is none
 
 	// stopTyping ends typeInput.
 	stopTyping context.CancelFunc

@@ -40,6 +40,7 @@ var commands = []*command{
 	&pauseCommand,
 	&resumeCommand,
 	&growCommand,
+	&balloonCommand,
 	&stopCommand,
 	&waitCommand,
 	&versionCommand,

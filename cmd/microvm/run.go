@@ -16,7 +16,7 @@ import (
 var runCommand = command{
 	name:    "run",
 	summary: "Boot a VM",
-	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--rng] [--name NAME] [--detach]",
+	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--rng] [--balloon SIZE] [--name NAME] [--detach]",
 	about: `
 Without -k the embedded tiny kernel boots, a small guest for tests; -p has its
 parameters then, such as "work=write order=rand beat=1000".
@@ -27,6 +27,12 @@ virtio-mmio and virtio-blk. One VM at a time can write to it; several can share 
 if all have it read-only. queues=N spreads requests over that many vCPUs.
 
 --rng gives the guest a virtio-rng device, of which Linux makes /dev/hwrng.
+
+--balloon SIZE[,deflate-on-oom][,free-page-reporting] gives the guest a balloon that
+takes so much of its memory from the beginning, 0 for none; microvm balloon changes
+that. With deflate-on-oom a guest that runs out of memory may take it back; with
+free-page-reporting the host has what the guest does not use, without being asked.
+Neither is so unless it is said. Memory of huge pages stays the guest's.
 
 With --console stdio, the default, this terminal is the guest's serial console:
 Ctrl-a x ends the VM. A first SIGINT, SIGTERM or SIGHUP ends it too, unless part
@@ -56,6 +62,8 @@ error; registers on stderr); 34 its kernel panicked.`,
 		flags.StringVar(&config.Console, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off; with --detach socket")
 		flags.BoolVar(&config.Hugepages, "hugepages", false, "take guest memory from the pool of 2 MiB pages")
 		flags.StringArrayVar(&disks, "disk", nil, "`file` or block device, with options: FILE[,ro][,serial=TEXT][,queues=N]; may be repeated")
+		var ballooning string
+		flags.StringVar(&ballooning, "balloon", "", "`size` of a memory balloon, with options: SIZE[,deflate-on-oom][,free-page-reporting]")
 		flags.BoolVar(&config.RNG, "rng", false, "give the guest a source of random bytes")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			if err := noArguments(args); err != nil {
@@ -68,6 +76,12 @@ error; registers on stderr); 34 its kernel panicked.`,
 					return usagef("--disk: %v", err)
 				}
 				config.Disks = append(config.Disks, disk)
+			}
+			if flags.Changed("balloon") {
+				var err error
+				if config.Balloon, err = parseBalloon(ballooning); err != nil {
+					return usagef("--balloon: %v", err)
+				}
 			}
 			if config.Name == "" {
 				config.Name = fmt.Sprintf("vm%d", os.Getpid())

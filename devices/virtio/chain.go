@@ -246,6 +246,17 @@ func (c *Chain) vectors(dst []unix.Iovec, segs []segment, off, n uint64, write b
 	return dst, err
 }
 
+// GiveBack gives the memory that the device may write back to the host: see
+// memslot.Memory.GiveBack.
+func (c *Chain) GiveBack() (given uint64, err error) {
+	err = each(c.writable, 0, c.WriteLen, func(gpa, n uint64) error {
+		part, err := c.mem.GiveBack(gpa, n)
+		given += part
+		return err
+	})
+	return given, err
+}
+
 // MarkWritten says that a system call has written bytes [off, off+n).
 func (c *Chain) MarkWritten(off, n uint64) {
 	// It cannot fail: WriteVectors has given the bytes.
