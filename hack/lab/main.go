@@ -2,6 +2,7 @@
 // in it has a genuine kvm_amd, and an unmodified Linux guest runs on that.
 //
 //	go run ./hack/lab build                  fetch the Debian packages it is made of into .cache/lab
+//	go run ./hack/lab root                   make a disk with Debian on it, there too, and print its path
 //	go run ./hack/lab run -- CMD [ARG...]    run a command in it as root
 //
 // See docs/testing.md.
@@ -20,6 +21,7 @@ import (
 
 const usage = `usage:
   go run ./hack/lab build
+  go run ./hack/lab root
   go run ./hack/lab run [FLAG...] -- CMD [ARG...]`
 
 // Exit statuses of the lab itself. A command's own status is passed on as it is.
@@ -36,6 +38,8 @@ func main() {
 	switch args[0] {
 	case "build":
 		build(args[1:])
+	case "root":
+		root(args[1:])
 	case "run":
 		run(args[1:])
 	default:
@@ -70,4 +74,17 @@ func build(args []string) {
 		fail(statusLab, err)
 	}
 	fmt.Printf("Debian kernel %s in %s\n", pieces.Release, cache)
+}
+
+func root(args []string) {
+	parse(pflag.NewFlagSet("lab root", pflag.ContinueOnError), args)
+	cache, err := labvm.CacheDir()
+	if err != nil {
+		fail(statusLab, err)
+	}
+	image, err := labvm.RootImage(cache, os.Stderr)
+	if err != nil {
+		fail(statusLab, err)
+	}
+	fmt.Println(image)
 }

@@ -23,6 +23,7 @@ func run(args []string) {
 	flags.IntVar(&o.MemoryMiB, "mem", 4096, "the lab's RAM in MiB; its files lie in it too")
 	flags.IntVar(&o.CPUs, "cpus", 2, "the lab's CPUs")
 	flags.StringArrayVar(&files, "file", nil, "copy a file or folder into the lab, as HOST:LAB; may be repeated")
+	flags.StringArrayVar(&o.Disks, "disk", nil, "an image that is /dev/vda in the lab, the next one /dev/vdb; may be repeated")
 	flags.StringArrayVar(&o.Env, "env", nil, "NAME=VALUE for the command; may be repeated")
 	flags.StringArrayVar(&o.Modules, "module", nil, "insert this kernel module and what it needs; may be repeated")
 	flags.BoolVar(&o.QEMU, "qemu", false, "copy this machine's QEMU into the lab")

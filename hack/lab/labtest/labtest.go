@@ -34,6 +34,9 @@ type Options struct {
 	MemoryMiB int      // the lab's RAM; 0: the lab's default
 	QEMU      bool     // copy this machine's QEMU into the lab
 	Program   bool     // build the microvm program and put it into the lab's PATH
+	// Root gives the lab a disk with Debian on it, its first, which the tests find by labvm.EnvGuestRoot. Where there
+	// can be no such disk they don't.
+	Root bool
 }
 
 // Pieces returns the lab's pieces, fetched if need be, and skips the test where there can be no lab.
@@ -73,6 +76,10 @@ func Run(t *testing.T, pieces *labvm.Pieces, path string, o Options) {
 	if testdata := filepath.Join(packageDir(t, path), "testdata"); exists(testdata) {
 		files = append(files, labvm.File{Host: testdata, Guest: "/root/testdata"})
 	}
+	var env, disks []string
+	if o.Root {
+		env, disks = rootDisk(t)
+	}
 	command := []string{testBinary, "-test.v=test2json"}
 	if len(o.Tests) > 0 {
 		command = append(command, "-test.run", "^("+strings.Join(o.Tests, "|")+")$")
@@ -107,7 +114,7 @@ func Run(t *testing.T, pieces *labvm.Pieces, path string, o Options) {
 		defer close(ended)
 		defer raw.Close()
 		status, labErr = pieces.Run(t.Context(), labvm.Options{
-			Command: command, Files: files, Modules: o.Modules, MemoryMiB: o.MemoryMiB, QEMU: o.QEMU,
+			Command: command, Env: env, Disks: disks, Files: files, Modules: o.Modules, MemoryMiB: o.MemoryMiB, QEMU: o.QEMU,
 			Deadline: deadline, Stdout: raw, Stderr: raw,
 		})
 	}()
@@ -126,6 +133,23 @@ func Run(t *testing.T, pieces *labvm.Pieces, path string, o Options) {
 	if len(rest.subs) == 0 && labErr == nil {
 		t.Errorf("no test ran:\n%s", rest.output.String())
 	}
+}
+
+// rootDisk is what tests that want Debian get.
+func rootDisk(t *testing.T) (env, disks []string) {
+	t.Helper()
+	cache, err := labvm.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := labvm.RootImage(cache, os.Stderr)
+	switch {
+	case errors.Is(err, labvm.ErrNoRootImage):
+		return nil, nil
+	case err != nil:
+		t.Fatal(err)
+	}
+	return []string{labvm.EnvGuestRoot + "=/dev/vda"}, []string{image}
 }
 
 // build runs the go command for a static program, which needs nothing of the lab but its kernel.

@@ -1,10 +1,13 @@
 #!/bin/sh
 # Process 1 of the guest that tests boot in the lab, on Debian's own kernel. What it does is chosen on the kernel's
 # command line:
+#   root=/dev/vda     go on with the system on that disk
 #   mv.job=shell      a shell on ttyS0 (the default)
 #   mv.job=checksum   copy and checksum 64 MiB in a loop, a part on each CPU; says "sum ok N up SECONDS" each round
 #   mv.job=poweroff   power off at once
 #   mv.job=disk       write to an ext4 file system on /dev/vda, fsync, read back, in a loop; "disk ok N up SECONDS"
+#   mv.job=fio        measure the disk with the serial number "data" by fio, which is on the one with "debian"; a line
+#                     "fio JOB-DEPTH KIB_PER_SECOND REQUESTS_PER_SECOND" for each job, at the end "fio end"
 #   mv.fill=MIB       first fill that much memory with random bytes (checksum verifies them at its end)
 #   mv.size=MIB       checksum: how much instead of 64
 #   mv.size=MIB       disk: how much of the disk instead of 4
@@ -125,6 +128,34 @@ disk() {
 	[ -z "$dmesg_bad" ] && echo "dmesg ok"
 }
 
+root=$(param root "")
+if [ -n "$root" ]; then
+	mkdir -p /root-disk && mount -t ext4 "$root" /root-disk || { echo "mount $root: failed"; poweroff -f; }
+	umount /data
+	for dir in dev proc sys; do mount -o move /$dir /root-disk/$dir; done
+	exec switch_root /root-disk /sbin/init
+fi
+
+# disk_called SERIAL: the block device with that serial number.
+disk_called() {
+	for d in /sys/block/vd*; do [ "$(cat $d/serial)" = "$1" ] && echo "/dev/${d##*/}"; done
+}
+run_fio() {
+	mkdir -p /debian
+	mount -t ext4 -o ro "$(disk_called debian)" /debian && mount -o bind /dev /debian/dev &&
+		mount -t proc proc /debian/proc && mount -t sysfs sys /debian/sys && mount -t tmpfs tmp /debian/tmp || return
+	data=$(disk_called data)
+	for job in randread:4k:1 randread:4k:32 randwrite:4k:1 randwrite:4k:32 read:1M:4 write:1M:4; do
+		rw=${job%%:*} depth=${job##*:} bs=${job#*:} bs=${bs%:*}
+		chroot /debian fio --name="$rw-$depth" --filename="$data" --rw="$rw" --bs="$bs" --iodepth="$depth" --direct=1 \
+			--ioengine=libaio --time_based --ramp_time=1 --runtime="$(param mv.seconds 4)" --minimal --terse-version=3 > /tmp/fio ||
+			cat /tmp/fio
+		# Of a job that reads the figures of writing are 0, and the other way round.
+		awk -F ';' 'NF > 50 { print "fio", $3, $7 + $48, $8 + $49 }' /tmp/fio
+	done
+	echo "fio end"
+}
+
 dmesg_bad=
 # The first line is for grep, which takes an empty list of patterns from a file for no pattern at all.
 echo "nothing known" > /tmp/dmesg.known
@@ -139,6 +170,7 @@ case $(param mv.job shell) in
 checksum) checksum ;;
 disk) disk ;;
 poweroff) ;;
+fio) run_fio ;;
 shell)
 	# A session of its own with ttyS0 as its terminal, so that ^C and job control work as on a real console.
 	PS1='guest# ' setsid sh -c 'exec sh -i < /dev/ttyS0 > /dev/ttyS0 2>&1'

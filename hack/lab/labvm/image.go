@@ -24,6 +24,8 @@ const (
 	// in the lab; set them natively, where KVM can boot Linux, to run the same tests there.
 	EnvGuestKernel = "MICROVM_GUEST_KERNEL"
 	EnvGuestInitrd = "MICROVM_GUEST_INITRD"
+	// EnvGuestRoot names a disk with Debian on it (RootImage), for tests that want one.
+	EnvGuestRoot = "MICROVM_GUEST_ROOT"
 )
 
 // The modules that carry frames, and those that make a KVM host with SVM.
@@ -95,7 +97,11 @@ func (p *Pieces) writeImage(w io.Writer, initBinary string, o *Options) error {
 	if err := addBusybox(a, p.Busybox); err != nil {
 		return err
 	}
-	if err := p.addModules(a, o.Modules); err != nil {
+	modules := o.Modules
+	if len(o.Disks) > 0 {
+		modules = append([]string{"virtio_blk"}, modules...)
+	}
+	if err := p.addModules(a, modules); err != nil {
 		return err
 	}
 	initrd, err := p.GuestInitrd()

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,7 @@ type Options struct {
 	Env       []string      // NAME=VALUE, for the command
 	Files     []File        // copied in before the boot
 	Modules   []string      // kernel modules to insert besides KVM's
+	Disks     []string      // images that are /dev/vda, vdb, ... in the lab; what is written to them is forgotten
 	MemoryMiB int           // the lab's RAM, in which its files lie too; 0: 4096
 	CPUs      int           // for the command and its guests; 0: 2
 	Deadline  time.Duration // from Run's start, boot included; 0: none
@@ -176,7 +178,7 @@ func (p *Pieces) boot(ctx context.Context, qemu, initrd string, o *Options) (int
 // qemuArgs are the arguments of the outer emulator: "max" is a CPU with all that TCG has, SVM and nested paging among
 // it, and each of its CPUs runs on a thread of its own.
 func (p *Pieces) qemuArgs(initrd string, o *Options) []string {
-	return []string{
+	args := []string{
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-M", "q35",
 		"-smp", strconv.Itoa(1 + o.CPUs), // one that runs no guests: see leaveFirstCPU in hack/lab/init
 		"-m", strconv.Itoa(o.MemoryMiB),
@@ -188,6 +190,12 @@ func (p *Pieces) qemuArgs(initrd string, o *Options) []string {
 		// 64 MiB of huge pages, for what is to be tried on them.
 		"-append", "console=ttyS0 panic=-1 mitigations=off hugepages=32 quiet",
 	}
+	for i, disk := range o.Disks {
+		id := "disk" + strconv.Itoa(i)
+		args = append(args, "-drive", "if=none,format=raw,snapshot=on,id="+id+",file="+strings.ReplaceAll(disk, ",", ",,"),
+			"-device", "virtio-blk-pci,drive="+id)
+	}
+	return args
 }
 
 // lastBytes keeps the end of what is written to it. One writer at a time, and read after that one is done.
