@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"microvm/migration/tlstest"
 )
 
 var (
@@ -20,13 +22,18 @@ var (
 // network that cuts, truncates, delays, holds back and damages, while persons
 // call it off, and demands one of two ends: all of it is at the destination, or
 // it runs at the source with its memory as it was. A migration that is left
-// paused has to be recoverable, and is recovered.
+// paused has to be recoverable, and is recovered. Every fourth goes within TLS,
+// where any byte that is damaged breaks its connection.
 func TestThroughAnyStormTheGuestHasOneOwnerAndItsMemory(t *testing.T) {
 	ends := map[string]int{}
+	dir := tlstest.NewCA(t).Folder()
 	for seed := *chaosFirst; seed < *chaosFirst+*chaosSeeds; seed++ {
 		fine := t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			c := newChaos(t, seed)
+			c := newChaos(t, seed, dir)
 			end := c.run()
+			if c.storm.secure {
+				end += " within TLS"
+			}
 			ends[end]++
 			met, _ := c.storm.story()
 			t.Logf("%s: %s; %s", c, met, end)
@@ -79,7 +86,9 @@ func (m busySide) HandOver() error { return m.side().HandOver() }
 
 func (m busySide) TakeBack() error { return m.side().TakeBack() }
 
-func newChaos(t *testing.T, seed uint64) *chaos {
+// newChaos draws a migration; dir has the files for one within TLS.
+func newChaos(t *testing.T, seed uint64, dir string) *chaos {
+	secure := seed%4 == 3
 	c := &chaos{t: t, rng: rand.New(rand.NewPCG(seed, 3)), ledger: &ledger{source: true}}
 	c.opt = Options{
 		Mode: []Mode{ModePostcopy, ModePostcopy, ModeHybrid, ModePrecopy}[c.rng.IntN(4)], Rounds: 2,
@@ -98,14 +107,18 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	guests := c.rng.IntN(3)
 	build, built := builderOf(t, func(m *testMachine) { m.guests = guests })
 	c.built = built
-	c.dest = receiveWith(t, c.ledger, DestinationOptions{Recover: time.Minute}, func(ctx context.Context, config []byte) (DestinationMachine, error) {
+	there := DestinationOptions{Recover: time.Minute}
+	if secure {
+		c.opt.TLS, there.TLS = sourceTLS(t, dir, ""), destTLS(t, dir)
+	}
+	c.dest = receiveWith(t, c.ledger, there, func(ctx context.Context, config []byte) (DestinationMachine, error) {
 		if _, err := build(ctx, config); err != nil {
 			return nil, err
 		}
 		return destSide{built(), c.ledger}, nil
 	})
 	var addr Address
-	from, troubles := drawTroubles(c.rng)
+	from, troubles := drawTroubles(c.rng, secure)
 	c.storm, addr = newStorm(t, c.dest.addr, from, troubles)
 
 	var machine SourceMachine

@@ -165,7 +165,7 @@ func TestOneConnectionThatBreaksIsMadeAgainWithAllOthers(t *testing.T) {
 	l := &ledger{}
 	r := receiveWith(t, l, DestinationOptions{Recover: time.Minute}, buildOwned(t, l, nil))
 	cut := []trouble{{what: mishapCutOne, after: 1 << 20}}
-	_, addr := newStorm(t, r.addr, "RAM", cut)
+	_, addr := newStorm(t, r.addr, outbreak{message: "RAM"}, cut)
 	s := sendAs(t, l, addr, Options{Connections: 4, Verify: true, Recover: time.Minute}, []uint64{32 << 20, 4096}, func(m sourceSide) SourceMachine { return m })
 	if err := s.run(); err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ const (
 	mishapOutage                  // every connection is cut, and the next few are closed when they have come
 	mishapDelay                   // of this direction
 	mishapHold                    // this direction waits until others have gone on
-	mishapFlip                    // a byte of what is no guest page
+	mishapFlip                    // a byte of what is no guest page; within TLS, any
 	mishapFlipPage                // a byte of a guest page
 )
 
@@ -40,16 +40,26 @@ type trouble struct {
 	flips byte
 }
 
+// class is what a flip wants to know of a byte.
+type class int
+
+const (
+	ofStream class = iota // of the stream itself
+	ofPages               // of a guest page
+	ofLength              // of the length of a TLS record, which no flip touches
+	classes  int   = iota
+)
+
 // due tells how many more bytes pass before it: as many as come if these are not
-// of the kind it counts.
-func (x trouble) due(passed [2]int64, page int) int64 {
+// of the class it counts.
+func (x trouble) due(passed [classes]int64, of class) int64 {
 	switch {
-	case x.what == mishapFlip && page == 1, x.what == mishapFlipPage && page == 0:
-		return math.MaxInt64
+	case x.what == mishapFlip && of == ofStream, x.what == mishapFlipPage && of == ofPages:
+		return x.after - passed[of]
 	case x.what == mishapFlip || x.what == mishapFlipPage:
-		return x.after - passed[page]
+		return math.MaxInt64
 	}
-	return x.after - passed[0] - passed[1]
+	return x.after - passed[ofStream] - passed[ofPages] - passed[ofLength]
 }
 
 func (x trouble) String() string {
@@ -62,17 +72,18 @@ func (x trouble) String() string {
 type storm struct {
 	ln     net.Listener
 	target Address
+	secure bool // TLS passes here
 	served sync.WaitGroup
 
 	mu       sync.Mutex
 	calm     bool // nothing goes wrong: not yet, or not any more
-	from     string
+	from     outbreak
 	closed   bool
-	troubles []trouble // to come, in this order
-	met      []string  // that came
-	total    int64     // bytes that passed
-	passed   [2]int64  // bytes since the last trouble: of no guest page, of guest pages
-	refuse   int64     // connections still to be turned away
+	troubles []trouble      // to come, in this order
+	met      []string       // that came
+	total    int64          // bytes that passed
+	passed   [classes]int64 // bytes since the last trouble
+	refuse   int64          // connections still to be turned away
 	conns    map[net.Conn]bool
 	holds    []hold
 	damaged  bool // a byte of a guest page has been flipped
@@ -84,15 +95,29 @@ type hold struct {
 	ended chan struct{}
 }
 
-// newStorm starts a storm in front of target. It breaks out with the message
-// called from.
-func newStorm(t *testing.T, target Address, from string, troubles []trouble) (*storm, Address) {
+// outbreak is when a storm breaks out: with a message, or within TLS, which hides
+// these, when so many bytes have passed.
+type outbreak struct {
+	message string
+	bytes   int64
+}
+
+func (o outbreak) String() string {
+	if o.message == "" {
+		return fmt.Sprintf("%d bytes within TLS", o.bytes)
+	}
+	return o.message
+}
+
+// newStorm starts a storm in front of target. from says whether that is within
+// TLS.
+func newStorm(t *testing.T, target Address, from outbreak, troubles []trouble) (*storm, Address) {
 	t.Helper()
 	ln, err := Listen(t.Context(), Address{"tcp", "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &storm{ln: ln, target: target, calm: true, from: from, troubles: troubles, conns: map[net.Conn]bool{}}
+	s := &storm{ln: ln, target: target, secure: from.message == "", calm: true, from: from, troubles: troubles, conns: map[net.Conn]bool{}}
 	s.served.Go(func() {
 		for {
 			c, err := ln.Accept()
@@ -160,8 +185,8 @@ func (s *storm) carry(near net.Conn) {
 		return
 	}
 	var both sync.WaitGroup
-	both.Go(func() { s.pass(far, near, newFramer(true)) })
-	s.pass(near, far, newFramer(false))
+	both.Go(func() { s.pass(far, near, newFramer(true, s.secure)) })
+	s.pass(near, far, newFramer(false, s.secure))
 	both.Wait()
 }
 
@@ -192,16 +217,13 @@ func (s *storm) pass(dst, src net.Conn, f *framer) {
 func (s *storm) next(f *framer, b []byte) (pass int, happens *trouble) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f.name == s.from {
+	if s.secure && s.total >= s.from.bytes || !s.secure && f.name == s.from.message {
 		s.calm = false
 	}
 	n := min(f.left, len(b))
-	page := 0
-	if f.stage == stagePages {
-		page = 1
-	}
+	of := f.class()
 	if !s.calm && len(s.troubles) > 0 {
-		if due := s.troubles[0].due(s.passed, page); due < int64(n) {
+		if due := s.troubles[0].due(s.passed, of); due < int64(n) {
 			n = int(max(due, 0))
 			happens = new(s.troubles[0])
 			s.troubles = s.troubles[1:]
@@ -211,12 +233,12 @@ func (s *storm) next(f *framer, b []byte) (pass int, happens *trouble) {
 	f.advance(b[:n])
 	switch {
 	case happens == nil && !s.calm:
-		s.passed[page] += int64(n)
+		s.passed[of] += int64(n)
 	case happens != nil:
-		s.passed = [2]int64{}
+		s.passed = [classes]int64{}
 	}
 	if happens != nil && happens.flips != 0 {
-		s.damaged = s.damaged || page == 1
+		s.damaged = s.damaged || of == ofPages
 		f.advance(b[n : n+1])
 		b[n] ^= happens.flips
 		n++
@@ -269,7 +291,7 @@ func (s *storm) happen(x trouble) (goesOn bool) {
 }
 
 // framer follows one direction of a channel closely enough to know which of its
-// bytes are of guest pages.
+// bytes are of guest pages; within TLS, which are lengths of records.
 type framer struct {
 	forward bool
 	stage   framerStage
@@ -286,6 +308,9 @@ const (
 	stageHeader
 	stageBody
 	stagePages
+	stageRecordType // of a TLS record, with the version
+	stageRecordLength
+	stageRecord
 )
 
 // Lengths in bytes of a hello, and of a welcome without a text.
@@ -294,7 +319,17 @@ var (
 	welcomeLength = len(wire.Welcome{}.Append(nil))
 )
 
-func newFramer(forward bool) *framer {
+// Lengths in bytes of the two parts of a TLS record's header (RFC 8446, section
+// 5.1).
+const (
+	recordTypeLength   = 3
+	recordLengthLength = 2
+)
+
+func newFramer(forward, secure bool) *framer {
+	if secure {
+		return &framer{forward: forward, stage: stageRecordType, left: recordTypeLength, name: "record"}
+	}
 	if forward {
 		return &framer{forward: true, left: helloLength, name: "hello"}
 	}
@@ -305,16 +340,35 @@ func (f *framer) String() string {
 	return map[bool]string{true: "> ", false: "< "}[f.forward] + f.name
 }
 
+// class is that of the bytes that are left of this stage. To damage the length of
+// a record has the reader wait for bytes that do not come, which is what a black
+// hole does: that one is ended, in a storm, as it is by TCP's timeouts.
+func (f *framer) class() class {
+	switch f.stage {
+	case stagePages:
+		return ofPages
+	case stageRecordLength:
+		return ofLength
+	}
+	return ofStream
+}
+
 // advance takes in bytes that passed, no more than are left.
 func (f *framer) advance(b []byte) {
 	f.left -= len(b)
-	if f.stage <= stageHeader {
+	if f.stage <= stageHeader || f.stage == stageRecordLength {
 		f.head = append(f.head, b...)
 	}
 	if f.left > 0 {
 		return
 	}
 	switch {
+	case f.stage == stageRecordType:
+		f.stage, f.left = stageRecordLength, recordLengthLength
+	case f.stage == stageRecordLength:
+		f.stage, f.left = stageRecord, int(binary.BigEndian.Uint16(f.head))
+	case f.stage == stageRecord:
+		f.stage, f.left = stageRecordType, recordTypeLength
 	case f.stage == stageHeader || f.stage == stageHello && !f.forward:
 		f.header(f.head[len(f.head)-wire.HeaderSize:])
 	case f.stage == stageBody:
@@ -343,16 +397,20 @@ func (f *framer) header(h []byte) {
 	}
 }
 
-// drawTroubles draws what goes wrong, and from which message on.
-func drawTroubles(rng *rand.Rand) (from string, list []trouble) {
-	from = []string{"hello", "CONFIG", "RAM", "PACKAGED", "LOADED", "POSTCOPY_RUN", "RUNNING", "COMPLETE"}[rng.IntN(8)]
+// drawTroubles draws what goes wrong, and from when on.
+func drawTroubles(rng *rand.Rand, secure bool) (from outbreak, list []trouble) {
+	from.message = []string{"hello", "CONFIG", "RAM", "PACKAGED", "LOADED", "POSTCOPY_RUN", "RUNNING", "COMPLETE"}[rng.IntN(8)]
+	if secure {
+		// The handshakes are about 2 KiB a channel, the memory about 1 MiB.
+		from = outbreak{bytes: rng.Int64N(1 << (13 + rng.IntN(8)))}
+	}
 	list = make([]trouble, 1+rng.IntN(6))
 	flips := rng.IntN(2) == 0
 	for i := range list {
 		x := trouble{what: mishap(rng.IntN(int(mishapFlip)))}
 		if flips && rng.IntN(2) == 0 {
 			x.what = mishapFlip
-			if rng.IntN(4) == 0 {
+			if rng.IntN(4) == 0 && !secure {
 				x.what = mishapFlipPage
 			}
 			x.flips = byte(1 + rng.IntN(255))
