@@ -27,6 +27,7 @@ func (s *Source) handOver(ctx context.Context, l *link, last func() error) (sums
 			return
 		}
 		sums.stop()
+		s.committed.CompareAndSwap(runWritten, takenBack)
 		if rerr := s.machine.Resume(); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("resume the VM after the failed migration: %w", rerr))
 		}

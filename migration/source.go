@@ -86,6 +86,7 @@ const (
 	undecided int32 = iota
 	cancelled
 	runWritten
+	takenBack // after runWritten: the guest is here all the same
 )
 
 // NewSource prepares the migration of m to dest.
@@ -147,13 +148,24 @@ func (s *Source) Status() Status {
 	return st
 }
 
+var errOver = errors.New("it has ended already, and the guest is here")
+
 // Cancel calls the migration off; Run then returns ErrCancelled and the VM
 // runs on here. After POSTCOPY_RUN it is refused: the guest is the
-// destination's.
+// destination's. One that has failed, or whose guest was taken back, is not
+// there any more to be called off: that is refused too.
 func (s *Source) Cancel() error {
+	if s.Phase() == PhaseFailed {
+		return errOver
+	}
 	if !s.committed.CompareAndSwap(undecided, cancelled) {
-		if s.committed.Load() == cancelled {
+		switch {
+		case s.committed.Load() == cancelled:
 			return nil
+		case s.committed.Load() == takenBack:
+			return errOver
+		case !s.RanThere():
+			return errors.New("the guest has been given to the destination, which has yet to say that it runs there; the migration can only be completed, or taken back if it is paused")
 		}
 		return errors.New("the guest runs at the destination already; the migration can only be completed")
 	}

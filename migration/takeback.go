@@ -46,6 +46,7 @@ func (s *Source) reclaim(why error) error {
 	if err := errors.Join(s.machine.TakeBack(), s.machine.Resume()); err != nil {
 		why = errors.Join(why, fmt.Errorf("resume the VM that came back: %w", err))
 	}
+	s.committed.Store(takenBack)
 	s.report.Owner = OwnerSource
 	return why
 }

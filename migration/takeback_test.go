@@ -21,6 +21,7 @@ func TestAGuestThatNeverRanThereIsTakenBackByHand(t *testing.T) {
 		}
 		s.run()
 		s.gone()
+		says(t, s.source.Cancel(), "given to the destination", "yet to say")
 		if err := r.wait(); !errors.Is(err, ErrUnheard) {
 			t.Errorf("Receive: %v, want %v", err, ErrUnheard)
 		}
@@ -33,6 +34,7 @@ func TestAGuestThatNeverRanThereIsTakenBackByHand(t *testing.T) {
 			t.Errorf("phase %s, result %s", s.source.Phase(), s.report.Result)
 		}
 		// It is over.
+		says(t, s.source.Cancel(), "has ended already", "the guest is here")
 		if _, err := s.source.TakeBack(); !errors.Is(err, ErrNotPaused) {
 			t.Errorf("TakeBack once more: %v", err)
 		}
@@ -77,6 +79,7 @@ func TestAGuestThatRanThereIsNotTakenBack(t *testing.T) {
 					t.Fatalf("Resume: %v", err)
 				}
 			}
+			says(t, s.source.Cancel(), "runs at the destination already")
 			if rep, err := s.source.TakeBack(); err != ErrRanThere || rep != nil {
 				t.Errorf("TakeBack: %v, %+v", err, rep)
 			}

@@ -101,7 +101,7 @@ var migrateCancelCommand = command{
 	name:     "migrate-cancel",
 	summary:  "Call off the migration of a VM",
 	usage:    "migrate-cancel VM",
-	about:    "The VM runs on here. Refused once the guest runs at the destination.",
+	about:    "The VM runs on here. Refused once the guest has been given to the destination,\nand when the migration has ended.",
 	examples: []string{"microvm migrate-cancel a"},
 	prepare: func(*pflag.FlagSet) runner {
 		return func(ctx context.Context, args []string, _ io.Writer) error {

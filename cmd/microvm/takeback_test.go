@@ -55,6 +55,9 @@ func TestAVMThatNeverRanThereIsTakenBackByHand(t *testing.T) {
 				}
 			}
 			h.must(exitRefused, "migrate", "a", "--take-back", "--force") // it is here already
+			if r := h.must(exitFailure, "migrate-cancel", "a"); !strings.Contains(r.stderr, "the guest is here") {
+				t.Errorf("migrate-cancel says: %s", r.stderr)
+			}
 			h.stays(source, "a")
 			h.canStillMove(source, "a")
 		})
