@@ -63,9 +63,9 @@ func (s *session) missing() string {
 // dials again says that they did, even if this side has not noticed.
 type acceptor struct {
 	log      *slog.Logger
-	limit    int           // of connections for bulk
-	tls      *tls.Config   // nil: without
-	sessions chan *session // holds one: the newest that nobody has taken yet
+	limit    int                // of connections for bulk
+	tls      func() *tls.Config // nil: without
+	sessions chan *session      // holds one: the newest that nobody has taken yet
 
 	mu     sync.Mutex
 	id     wire.ID
@@ -76,7 +76,7 @@ type acceptor struct {
 
 // newAcceptor makes one for sources that spread bulk over up to limit
 // connections; 0 is no limit of its own.
-func newAcceptor(log *slog.Logger, limit int, secure *tls.Config) *acceptor {
+func newAcceptor(log *slog.Logger, limit int, secure func() *tls.Config) *acceptor {
 	if limit == 0 {
 		limit = MaxConnections
 	}

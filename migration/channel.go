@@ -36,7 +36,7 @@ func newID() wire.ID {
 
 // dialChannel opens one channel to a, within TLS unless secure is nil, and has
 // it accepted.
-func dialChannel(ctx context.Context, a Address, secure *tls.Config, h wire.Hello) (net.Conn, error) {
+func dialChannel(ctx context.Context, a Address, secure func() *tls.Config, h wire.Hello) (net.Conn, error) {
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, a.Network, a.Target)
 	if err != nil {
@@ -82,7 +82,7 @@ func dialChannel(ctx context.Context, a Address, secure *tls.Config, h wire.Hell
 
 // greet says hello on a socket that is connected to a, and gives the channel on
 // which it did and the answer.
-func greet(c net.Conn, a Address, secure *tls.Config, h wire.Hello) (net.Conn, wire.Welcome, error) {
+func greet(c net.Conn, a Address, secure func() *tls.Config, h wire.Hello) (net.Conn, wire.Welcome, error) {
 	if secure != nil {
 		s, err := secureDial(c, secure, a.Target)
 		if err != nil {

@@ -26,9 +26,9 @@ type DestinationOptions struct {
 	// MaxConnections is over how many connections the source may spread bulk
 	// RAM; 0 is as many as there can be.
 	MaxConnections int
-	TLS            *tls.Config  // for every channel, see [DestinationTLS]; nil: without
-	Log            *slog.Logger // nil: nothing is logged
-	Events         *EventLog    // of this migration alone; nil: none are kept
+	TLS            func() *tls.Config // for every channel, see [DestinationTLS]; nil: without
+	Log            *slog.Logger       // nil: nothing is logged
+	Events         *EventLog          // of this migration alone; nil: none are kept
 }
 
 // Destination receives one VM.

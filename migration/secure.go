@@ -23,7 +23,8 @@ type secureConn struct {
 
 // secureDial is the source's side of a handshake on c, whose deadline bounds it.
 // host is what was dialled.
-func secureDial(c net.Conn, config *tls.Config, host string) (*secureConn, error) {
+func secureDial(c net.Conn, secure func() *tls.Config, host string) (*secureConn, error) {
+	config := secure()
 	if config.ServerName == "" {
 		config = config.Clone()
 		config.ServerName = serverName(host)
@@ -33,9 +34,9 @@ func secureDial(c net.Conn, config *tls.Config, host string) (*secureConn, error
 }
 
 // secureAccept is the destination's side.
-func secureAccept(c net.Conn, config *tls.Config) (*secureConn, error) {
+func secureAccept(c net.Conn, secure func() *tls.Config) (*secureConn, error) {
 	socket := &promptConn{Conn: c}
-	return shakeHands(socket, tls.Server(socket, config))
+	return shakeHands(socket, tls.Server(socket, secure()))
 }
 
 func shakeHands(socket *promptConn, c *tls.Conn) (*secureConn, error) {

@@ -42,9 +42,9 @@ type Options struct {
 	// Recover is for how long to dial again when the connections broke after
 	// POSTCOPY_RUN; 0: not at all.
 	Recover time.Duration
-	// TLS, if not nil, is for every channel; see [SourceTLS]. A ServerName of
-	// "" is the host that is dialled.
-	TLS    *tls.Config
+	// TLS, if not nil, gives each channel its own; see [SourceTLS]. A ServerName
+	// of "" is the host that is dialled.
+	TLS    func() *tls.Config
 	Log    *slog.Logger // nil: nothing is logged
 	Events *EventLog    // of this migration alone; nil: none are kept
 }

@@ -23,42 +23,50 @@ const (
 // SourceTLS reads what a source needs for TLS from dir: ca-cert.pem, which has
 // to have signed the destination's certificate, and its own client-cert.pem
 // and client-key.pem. hostname is the name that the destination's certificate
-// has to bear; "" is the host that is dialled. Errors name the file. The
-// certificate is read anew for each connection: when it expires during a
-// migration that is paused, a new one in its place lets that go on. log is told
-// if it cannot be read then; nil is nobody.
-func SourceTLS(dir, hostname string, log *slog.Logger) (*tls.Config, error) {
-	pool, id, err := readTLS(dir, clientCertFile, clientKeyFile, log)
+// has to bear; "" is the host that is dialled. Errors name the file.
+//
+// What it returns reads the files anew each time, which is for each connection:
+// when a certificate or its CA expires, or is replaced, while a migration is
+// paused, new ones in their place let that go on. log is told if they cannot be
+// read then; nil is nobody.
+func SourceTLS(dir, hostname string, log *slog.Logger) (func() *tls.Config, error) {
+	files, err := readTLS(dir, clientCertFile, clientKeyFile, log)
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		RootCAs:    pool,
-		ServerName: hostname,
-		// Not Certificates: of those, one that the destination's CA has not
-		// signed is silently not sent, and the reason would be lost.
-		GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return id.current(), nil },
-		DynamicRecordSizingDisabled: true, // a page is one record, not four
+	return func() *tls.Config {
+		pool, own := files.current()
+		return &tls.Config{
+			MinVersion: tls.VersionTLS13,
+			RootCAs:    pool,
+			ServerName: hostname,
+			// Not Certificates: of those, one that the destination's CA has not
+			// signed is silently not sent, and the reason would be lost.
+			GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil },
+			DynamicRecordSizingDisabled: true, // a page is one record, not four
+		}
 	}, nil
 }
 
 // DestinationTLS reads what a destination needs for TLS from dir: ca-cert.pem,
 // which has to have signed the source's certificate, and its own
-// server-cert.pem and server-key.pem, which are read anew for each connection
-// as [SourceTLS] does it. Errors name the file.
-func DestinationTLS(dir string, log *slog.Logger) (*tls.Config, error) {
-	pool, id, err := readTLS(dir, serverCertFile, serverKeyFile, log)
+// server-cert.pem and server-key.pem. All are read anew for each connection, as
+// [SourceTLS] does it. Errors name the file.
+func DestinationTLS(dir string, log *slog.Logger) (func() *tls.Config, error) {
+	files, err := readTLS(dir, serverCertFile, serverKeyFile, log)
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{
-		MinVersion:                  tls.VersionTLS13,
-		ClientCAs:                   pool,
-		ClientAuth:                  tls.RequireAndVerifyClientCert,
-		GetCertificate:              func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.current(), nil },
-		SessionTicketsDisabled:      true, // each channel shows its certificate
-		DynamicRecordSizingDisabled: true,
+	return func() *tls.Config {
+		pool, own := files.current()
+		return &tls.Config{
+			MinVersion:                  tls.VersionTLS13,
+			ClientCAs:                   pool,
+			ClientAuth:                  tls.RequireAndVerifyClientCert,
+			Certificates:                []tls.Certificate{*own},
+			SessionTicketsDisabled:      true, // each channel shows its certificate
+			DynamicRecordSizingDisabled: true,
+		}
 	}, nil
 }
 
@@ -71,69 +79,74 @@ func (a Address) CheckTLS() error {
 }
 
 // readTLS reads the CA, and a certificate with its key.
-func readTLS(dir, certFile, keyFile string, log *slog.Logger) (*x509.CertPool, *identity, error) {
-	ca, err := readPEM(filepath.Join(dir, caFile))
+func readTLS(dir, certFile, keyFile string, log *slog.Logger) (*tlsFiles, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	f := &tlsFiles{ca: in(caFile), cert: in(certFile), key: in(keyFile), log: log}
+	var err error
+	if f.pool, f.own, err = f.read(); err != nil {
+		return nil, err
+	}
+	if why := outOfDate(f.own.Leaf); why != "" {
+		return nil, fmt.Errorf("TLS: %s %s", f.cert, why)
+	}
+	return f, nil
+}
+
+// tlsFiles are the CA that this side trusts, the certificate that it shows, and
+// the key of that.
+type tlsFiles struct {
+	ca, cert, key string // paths
+	log           *slog.Logger
+
+	mu   sync.Mutex
+	pool *x509.CertPool // the last that could be read, like own
+	own  *tls.Certificate
+}
+
+// current is what the files hold now, or the last that could be used. All of
+// them count or none: whoever replaces them does so one by one.
+func (f *tlsFiles) current() (*x509.CertPool, *tls.Certificate) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pool, own, err := f.read()
+	if err != nil {
+		f.log.Warn("the files for TLS are not read anew; those before go on", "error", err)
+		return f.pool, f.own
+	}
+	f.pool, f.own = pool, own
+	return pool, own
+}
+
+func (f *tlsFiles) read() (*x509.CertPool, *tls.Certificate, error) {
+	ca, err := readPEM(f.ca)
 	if err != nil {
 		return nil, nil, err
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(ca) {
-		return nil, nil, fmt.Errorf("TLS: %s: no certificate in PEM", filepath.Join(dir, caFile))
+		return nil, nil, fmt.Errorf("TLS: %s: no certificate in PEM", f.ca)
 	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	id := &identity{cert: filepath.Join(dir, certFile), key: filepath.Join(dir, keyFile), log: log}
-	if id.last, err = id.read(); err != nil {
+	certPEM, err := readPEM(f.cert)
+	if err != nil {
 		return nil, nil, err
 	}
-	if why := outOfDate(id.last.Leaf); why != "" {
-		return nil, nil, fmt.Errorf("TLS: %s %s", id.cert, why)
-	}
-	return pool, id, nil
-}
-
-// identity is the certificate that this side shows, and its key.
-type identity struct {
-	cert, key string // paths
-	log       *slog.Logger
-
-	mu   sync.Mutex
-	last *tls.Certificate // that could be read
-}
-
-// current is what the files hold now, or the last that could be used.
-func (id *identity) current() *tls.Certificate {
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	c, err := id.read()
+	keyPEM, err := readPEM(f.key)
 	if err != nil {
-		id.log.Warn("the certificate is not read anew; the one before goes on", "error", err)
-		return id.last
-	}
-	id.last = c
-	return c
-}
-
-func (id *identity) read() (*tls.Certificate, error) {
-	certPEM, err := readPEM(id.cert)
-	if err != nil {
-		return nil, err
-	}
-	keyPEM, err := readPEM(id.key)
-	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// A warning would be read by nobody, and the remedy is short. To let a
 	// group read keys is customary, and somebody's decision.
-	if info, err := os.Stat(id.key); err == nil && info.Mode().Perm()&0o007 != 0 {
-		return nil, fmt.Errorf("TLS: %s: everybody on this host may use this private key (mode %#o), and so take VMs in the name of its owner; chmod 600 it", id.key, info.Mode().Perm())
+	if info, err := os.Stat(f.key); err == nil && info.Mode().Perm()&0o007 != 0 {
+		return nil, nil, fmt.Errorf("TLS: %s: everybody on this host may use this private key (mode %#o), and so take VMs in the name of its owner; chmod 600 it", f.key, info.Mode().Perm())
 	}
-	c, err := tls.X509KeyPair(certPEM, keyPEM)
+	own, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		return nil, fmt.Errorf("TLS: %s with %s: %w", id.cert, filepath.Base(id.key), err)
+		return nil, nil, fmt.Errorf("TLS: %s with %s: %w", f.cert, filepath.Base(f.key), err)
 	}
-	return &c, nil
+	return pool, &own, nil
 }
 
 func readPEM(path string) ([]byte, error) {

@@ -32,9 +32,9 @@ func TestCutAnywhereWithinTLSEndsInOneOfTwoWays(t *testing.T) {
 func TestTLSRefusesWithTheReason(t *testing.T) {
 	past, future := tlstest.Cert{From: -2 * time.Hour, Until: -time.Hour}, tlstest.Cert{From: time.Hour, Until: 2 * time.Hour}
 	type ends struct {
-		ca           *tlstest.CA // of both
-		here, there  string      // folders
-		source, dest *tls.Config // as read from those
+		ca           *tlstest.CA        // of both
+		here, there  string             // folders
+		source, dest func() *tls.Config // as read from those
 	}
 	for name, c := range map[string]struct {
 		hostname string
@@ -70,12 +70,14 @@ func TestTLSRefusesWithTheReason(t *testing.T) {
 			e.ca.Client(e.here, tlstest.Cert{Usage: x509.ExtKeyUsageServerAuth})
 		}, want: []string{"client-cert.pem", "purpose"}},
 		"the source shows none": {spoil: func(t *testing.T, e *ends) {
-			e.source.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil }
+			e.source = changed(e.source, func(c *tls.Config) {
+				c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil }
+			})
 		}, want: []string{"wants a certificate", "client-cert.pem"}},
 		"the source is without TLS":      {spoil: func(t *testing.T, e *ends) { e.source = nil }, want: []string{"TLS is needed here", "--tls-dir"}},
 		"the destination is without TLS": {spoil: func(t *testing.T, e *ends) { e.dest = nil }, want: []string{"does not speak it", "--tls-dir"}},
 		"the source knows only TLS 1.2": {spoil: func(t *testing.T, e *ends) {
-			e.source.MinVersion, e.source.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
+			e.source = changed(e.source, func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 })
 		}, want: []string{"protocol version"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -105,6 +107,15 @@ func TestTLSRefusesWithTheReason(t *testing.T) {
 				t.Errorf("the migration afterwards: %v", err)
 			}
 		})
+	}
+}
+
+// changed gives each connection a config with a change.
+func changed(secure func() *tls.Config, change func(c *tls.Config)) func() *tls.Config {
+	return func() *tls.Config {
+		c := secure()
+		change(c)
+		return c
 	}
 }
 

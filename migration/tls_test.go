@@ -20,7 +20,7 @@ import (
 )
 
 // sourceTLS and destTLS read a folder that has to be good.
-func sourceTLS(t *testing.T, dir, hostname string) *tls.Config {
+func sourceTLS(t *testing.T, dir, hostname string) func() *tls.Config {
 	t.Helper()
 	c, err := SourceTLS(dir, hostname, quietLog(t))
 	if err != nil {
@@ -29,7 +29,7 @@ func sourceTLS(t *testing.T, dir, hostname string) *tls.Config {
 	return c
 }
 
-func destTLS(t *testing.T, dir string) *tls.Config {
+func destTLS(t *testing.T, dir string) func() *tls.Config {
 	t.Helper()
 	c, err := DestinationTLS(dir, quietLog(t))
 	if err != nil {
@@ -195,6 +195,41 @@ func TestAnExpiredCertificateHoldsRecoveryUpUntilItIsReplaced(t *testing.T) {
 	}
 	if s.report.Recoveries == 0 || s.report.Verified == nil || !*s.report.Verified {
 		t.Errorf("report: %+v", s.report)
+	}
+}
+
+// So may the CA itself: both sides have another one when they meet again, and
+// trust the old one no more.
+func TestACAThatIsReplacedIsTheOneThatCounts(t *testing.T) {
+	old, renewed := tlstest.NewCA(t), tlstest.NewCA(t)
+	here, there := old.Folder(), old.Folder()
+	l := &ledger{}
+	build, p := buildOwned(t, l, nil), (*tap)(nil)
+	r := receiveWith(t, l, DestinationOptions{Recover: time.Minute, TLS: destTLS(t, there)}, func(ctx context.Context, config []byte) (DestinationMachine, error) {
+		m, err := build(ctx, config)
+		return cutAtRun{m, func() {
+			renewed.Trust(there)
+			renewed.Server(there, tlstest.Cert{})
+			p.cut()
+		}}, err
+	})
+	p, addr := newTap(t, r.addr, func(n int) {
+		switch n {
+		case 4: // the source's second attempt after the cut
+			renewed.Client(here, tlstest.Cert{}) // it does not trust the destination yet
+		case 6:
+			renewed.Trust(here)
+		}
+	})
+	s := send(t, l, addr, Options{Verify: true, Recover: time.Minute, TLS: sourceTLS(t, here, "")})
+	if err := errors.Join(s.run(), r.wait()); err != nil {
+		t.Fatal(err)
+	}
+	if s.report.Recoveries == 0 || s.report.Verified == nil || !*s.report.Verified {
+		t.Errorf("report: %+v", s.report)
+	}
+	if n := len(p.ways) / 2; n < 6 {
+		t.Errorf("%d connections: the CA before it was renewed was trusted still", n)
 	}
 }
 

@@ -229,7 +229,7 @@ func (d *departure) run(vm *VM, do func() (*migration.Report, error)) <-chan str
 }
 
 // tls reads the files of TLS; nil is without.
-func (d *departure) tls(req MigrateRequest, dest migration.Address) (*tls.Config, error) {
+func (d *departure) tls(req MigrateRequest, dest migration.Address) (func() *tls.Config, error) {
 	if req.TLSDir == "" {
 		return nil, nil
 	}

@@ -28,7 +28,7 @@ type ArrivalOptions struct {
 	// stands for what it is at the source.
 	Hugepages *bool
 	// TLS is for every connection of the source; nil is without.
-	TLS *tls.Config
+	TLS func() *tls.Config
 }
 
 // An Arrival is a VM on its way in from another host.

@@ -108,7 +108,7 @@ nor within --timeout.`,
 					return usagef("%v", err)
 				}
 			}
-			var secure *tls.Config
+			var secure func() *tls.Config
 			if tlsDir != "" {
 				if err := addr.CheckTLS(); err != nil {
 					return usagef("--tls-dir: %v", err)
@@ -146,7 +146,7 @@ type reception struct {
 	disks     []string
 	// connections is how many the source may have for memory.
 	connections int
-	tls         *tls.Config         // nil: without
+	tls         func() *tls.Config  // nil: without
 	events      *migration.EventLog // nil, like writer: nobody wants them
 	writer      *eventWriter
 }
