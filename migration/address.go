@@ -12,10 +12,11 @@ import (
 )
 
 // Address is where a destination listens: "tcp:HOST:PORT" or "unix:PATH", or
-// "fd:N", a listener that it was passed.
+// "fd:N", a listener that it was passed, or "fd:N,M", connections that its source
+// was passed.
 type Address struct {
 	Network string // "tcp", "unix" or "fd"
-	Target  string // HOST:PORT, a path, or a number
+	Target  string // HOST:PORT, a path, or numbers
 }
 
 // ParseAddress parses what a person wrote, of an address that can be dialled.

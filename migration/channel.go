@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -34,14 +36,31 @@ func newID() wire.ID {
 	return id
 }
 
-// dialChannel opens one channel to a, within TLS unless secure is nil, and has
-// it accepted.
-func dialChannel(ctx context.Context, a Address, secure func() *tls.Config, h wire.Hello) (net.Conn, error) {
+// dialChannel opens one channel to a, or takes the connection that was passed for
+// it, and has it accepted.
+func (s *Source) dialChannel(ctx context.Context, a Address, h wire.Hello) (net.Conn, error) {
+	if a.Network == networkFD {
+		raw, err := s.passed.take(h)
+		if err != nil {
+			return nil, fmt.Errorf("%s channel: %w", h.Role, err)
+		}
+		c, err := openChannel(ctx, raw, a, s.opt.TLS, h)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+			err = fmt.Errorf("%w; a destination closes a connection that says nothing for %v: make them just before", err, greetTimeout)
+		}
+		return c, err
+	}
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, a.Network, a.Target)
 	if err != nil {
 		return nil, fmt.Errorf("%s channel to %s: %w; is `microvm receive` running there?", h.Role, a, err)
 	}
+	return openChannel(ctx, raw, a, s.opt.TLS, h)
+}
+
+// openChannel has a connection to a accepted as a channel, within TLS unless
+// secure is nil. It closes it if that fails.
+func openChannel(ctx context.Context, raw net.Conn, a Address, secure func() *tls.Config, h wire.Hello) (net.Conn, error) {
 	// A cancelled context has to reach a read or write that waits.
 	defer context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })()
 	raw.SetDeadline(time.Now().Add(helloTimeout))

@@ -10,10 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// networkFD is the network of an address that is an open file descriptor: a
-// socket that listens already, and that whoever started this process has passed
-// to it. Only a destination has such an address: a source opens several
-// connections, and opens them again when they break.
+// networkFD is the network of an address that is open file descriptors, which
+// whoever started this process has passed to it: of a destination one, a socket
+// that listens already, of a source several that are connected already.
 const networkFD = "fd"
 
 // ParseListenAddress is ParseAddress for a destination, which may also be given
@@ -23,10 +22,8 @@ func ParseListenAddress(s string) (Address, error) {
 	if network != networkFD {
 		return ParseAddress(s)
 	}
-	if n, err := strconv.ParseUint(target, 10, 31); err != nil {
-		return Address{}, fmt.Errorf("address %q: no descriptor: %w; write fd:N", s, err)
-	} else if n < 3 {
-		return Address{}, fmt.Errorf("address %q: descriptors 0 to 2 are stdin, stdout and stderr; pass a socket as 3 or above", s)
+	if _, err := parseFD(s, target); err != nil {
+		return Address{}, err
 	}
 	return Address{networkFD, target}, nil
 }

@@ -35,6 +35,9 @@ func (s *Source) dialAgain(a attempts) (*link, error) {
 	if a.within <= 0 {
 		return nil, s.broke
 	}
+	if a.dest.Network == networkFD {
+		return nil, fmt.Errorf("%w; %w", s.broke, errPassed)
+	}
 	ctx, cancel := context.WithTimeout(a.ctx, a.within)
 	defer cancel()
 	last := errors.New("not tried")

@@ -100,12 +100,16 @@ func (r *route) take(dest Address, within time.Duration) bool {
 func (s *Source) Destination() Address { return s.route.address() }
 
 // CheckDestination refuses an address at which no destination of this migration
-// can be: TLS goes with tcp alone.
+// can be: TLS goes with tcp alone, and connections that were passed are to be had
+// once. A zero address stands for the one there is.
 func (s *Source) CheckDestination(dest Address) error {
-	if s.opt.TLS == nil {
+	switch {
+	case dest == (Address{}) && s.Destination().Network == networkFD:
+		return errPassed
+	case s.opt.TLS == nil:
 		return nil
 	}
-	return dest.CheckTLS()
+	return dest.CheckSourceTLS()
 }
 
 // Redirect changes, while the connections are broken and Run or Resume dials

@@ -15,7 +15,8 @@ import (
 func (s *Source) connect(ctx context.Context, dest Address, resume bool) (*link, error) {
 	hello := wire.Hello{MinVersion: wire.Version, MaxVersion: wire.Version, ID: s.id, Role: wire.RoleMain, Resume: resume}
 	hello.Multi = uint8(s.multi())
-	main, err := dialChannel(ctx, dest, s.opt.TLS, hello)
+	defer s.passed.close() // one that is refused has no use for the others
+	main, err := s.dialChannel(ctx, dest, hello)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +47,7 @@ func (s *Source) dialRest(ctx context.Context, dest Address, hello wire.Hello) (
 			hello.Role, hello.Index = wire.RoleMulti, uint8(i-1)
 		}
 		dialling.Go(func() {
-			c, err := dialChannel(ctx, dest, s.opt.TLS, hello)
+			c, err := s.dialChannel(ctx, dest, hello)
 			if err != nil {
 				failed.Do(func() { first = err; cancel() })
 				return

@@ -33,6 +33,10 @@ type Options struct {
 	// MaxConnections, 0 is 1. With 1 it goes by the main channel; more are
 	// connections of their own. The limits of bandwidth are for all together.
 	Connections int
+	// Passed are connections to a destination whose address is "fd:N,M,...", in
+	// the order of its numbers, which somebody has made: main, urgent, multi 0
+	// and on. Run uses them instead of dialling, and closes them.
+	Passed []net.Conn
 	// Compress is how runs of pages are compressed, where that pays; "" is
 	// CodecNone. Pages that somebody waits for never are.
 	Compress Codec
@@ -53,6 +57,7 @@ type Options struct {
 type Source struct {
 	machine SourceMachine
 	route   route
+	passed  passedConns
 	opt     Options
 	id      wire.ID
 	began   time.Time
@@ -96,6 +101,9 @@ func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
 		s.opt.Mode = ModePostcopy
 	}
 	if err := s.CheckDestination(dest); err != nil {
+		return nil, err
+	}
+	if err := s.takePassed(dest); err != nil {
 		return nil, err
 	}
 	if opt.Connections < 0 || opt.Connections > MaxConnections {

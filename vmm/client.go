@@ -44,13 +44,17 @@ func Dial(name string) (*Client, error) {
 
 // NewClient makes a client for a VM that Instances or FindInstance found.
 func NewClient(i Instance) *Client {
-	socket := filepath.Join(i.Path, apiSocket)
-	return &Client{Instance: i, http: &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
-		},
-	}}}
+	c := &Client{Instance: i}
+	c.http = &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+	}}
+	return c
+}
+
+// dial connects to the API.
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", filepath.Join(c.Instance.Path, apiSocket))
 }
 
 // Do makes one call: in, if not nil, is the request's body, out, if not nil,

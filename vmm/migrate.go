@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -28,7 +29,7 @@ const progressEvery = 200 * time.Millisecond
 
 // MigrateRequest asks a VM to leave.
 type MigrateRequest struct {
-	Destination string        `json:"destination"`    // tcp:HOST:PORT or unix:PATH
+	Destination string        `json:"destination"`    // tcp:HOST:PORT, unix:PATH or fd:N,M,...
 	Mode        string        `json:"mode,omitempty"` // postcopy (also if empty), hybrid or precopy
 	Verify      bool          `json:"verify,omitempty"`
 	Timeout     time.Duration `json:"timeout_ns,omitempty"` // until the guest runs at the destination; 0 is no limit
@@ -61,6 +62,9 @@ type MigrateRequest struct {
 	// destination's certificate has to bear instead of the host in Destination.
 	TLSDir      string `json:"tls_dir,omitempty"`
 	TLSHostname string `json:"tls_hostname,omitempty"`
+	// Passed are the sockets that a Destination of fd:N,M,... names, in its
+	// order. They go along with the request, and are closed here then.
+	Passed []*os.File `json:"-"`
 	// Log has the events of the migration's log in the answer too.
 	Log bool `json:"log,omitempty"`
 	// Detach answers at once, with the first event.
@@ -115,7 +119,10 @@ func AddMigration(a *API, log *slog.Logger) {
 
 func (d *departure) post(w http.ResponseWriter, r *http.Request) {
 	var req MigrateRequest
-	if err := readJSON(w, r, &req); err != nil {
+	err := readJSON(w, r, &req)
+	req.Passed = passedFiles(r)
+	if err != nil {
+		closeFiles(req.Passed)
 		writeError(w, err)
 		return
 	}
@@ -159,13 +166,19 @@ func (d *departure) follow(w http.ResponseWriter, r *http.Request, done <-chan s
 	}
 }
 
-// start begins a migration, and returns a channel that is closed at its end.
-func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
+// start begins a migration, and returns a channel that is closed at its end. It
+// takes over the sockets that were passed.
+func (d *departure) start(req MigrateRequest) (_ <-chan struct{}, err error) {
+	defer func() {
+		if err != nil {
+			closeFiles(req.Passed)
+		}
+	}()
 	vm := d.api.VM()
 	if vm == nil {
 		return nil, d.api.errNotArrived()
 	}
-	dest, err := migration.ParseAddress(req.Destination)
+	dest, err := migration.ParseDestination(req.Destination)
 	if err != nil {
 		return nil, &APIError{Message: err.Error(), Code: CodeBadRequest}
 	}
@@ -191,7 +204,12 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
+	conns, err := passed(dest, req.Connections, req.Passed)
+	if err != nil {
+		return nil, &APIError{Message: err.Error(), Code: CodeBadRequest}
+	}
 	if err := vm.Depart(); err != nil {
+		closeConns(conns)
 		return nil, err
 	}
 	events := migration.NewEventLog(vm.Name())
@@ -199,9 +217,10 @@ func (d *departure) start(req MigrateRequest) (<-chan struct{}, error) {
 		VM: vm.Name(), Mode: migration.Mode(req.Mode), Verify: req.Verify,
 		Timeout: req.Timeout, TimeoutSwitches: req.TimeoutSwitches, Recover: req.Recover,
 		AutoConverge: req.AutoConverge, Rounds: req.Rounds, Downtime: req.Downtime, Bandwidth: req.Bandwidth, PushBandwidth: req.PushBandwidth,
-		Connections: req.Connections, Compress: codec, Checksum: req.Checksum, TLS: secure, Log: d.log, Events: events,
+		Connections: req.Connections, Compress: codec, Checksum: req.Checksum, TLS: secure, Log: d.log, Events: events, Passed: conns,
 	})
 	if err != nil {
+		closeConns(conns)
 		vm.Stay()
 		return nil, err
 	}
@@ -236,7 +255,7 @@ func (d *departure) tls(req MigrateRequest, dest migration.Address) (func() *tls
 	if !filepath.IsAbs(req.TLSDir) {
 		return nil, &APIError{Message: fmt.Sprintf("tls_dir is %q: has to be an absolute path", req.TLSDir), Code: CodeBadRequest}
 	}
-	if err := dest.CheckTLS(); err != nil {
+	if err := dest.CheckSourceTLS(); err != nil {
 		return nil, &APIError{Message: err.Error(), Code: CodeBadRequest}
 	}
 	c, err := migration.SourceTLS(req.TLSDir, req.TLSHostname, d.log)

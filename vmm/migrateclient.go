@@ -17,6 +17,11 @@ import (
 // request said Detach. An error means that the migration did not begin, or
 // that nobody knows how it ended.
 func (c *Client) Migrate(ctx context.Context, r MigrateRequest, progress func(migration.Status)) (MigrationEvent, error) {
+	if len(r.Passed) > 0 {
+		with := c.passing(r.Passed)
+		defer with.http.CloseIdleConnections()
+		c = with
+	}
 	return c.followMigration(ctx, http.MethodPost, "/v1/vm/migration", r, r.Detach, progress)
 }
 

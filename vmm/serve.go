@@ -52,6 +52,7 @@ func Listen(dir *StateDir, console *Console, log *slog.Logger) (*Server, error) 
 		ReadHeaderTimeout: requestTime,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ConnContext:       withPassing,
 	}
 	api, err := dir.listen(apiSocket)
 	if err != nil {
@@ -66,7 +67,7 @@ func Listen(dir *StateDir, console *Console, log *slog.Logger) (*Server, error) 
 		go s.serveConsole(ctx)
 	}
 	go func() {
-		if err := s.http.Serve(api); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(passingListener{api}); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("the API has ended", "err", err)
 		}
 	}()

@@ -38,7 +38,6 @@ func TestADestinationIsPassedItsSocket(t *testing.T) {
 	checkScreen(t, screens(source, dest))
 
 	h.must(exitUsage, "receive", "--listen", "fd:socket")
-	h.must(exitUsage, "migrate", "b", "fd:3", "--postcopy")
 	if r := h.must(exitFailure, "receive", "--listen", "fd:77"); !strings.Contains(r.stderr, "fd:77") || r.stdout != "" {
 		t.Errorf("it says: %s%s", r.stdout, r.stderr)
 	}

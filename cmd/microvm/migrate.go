@@ -31,7 +31,12 @@ var migrateCommand = command{
 	summary: "Move a running VM to another host",
 	usage:   "migrate VM DEST --postcopy | --mode postcopy|hybrid|precopy [FLAG...]; migrate VM [DEST] --resume; migrate VM --take-back --force",
 	about: `
-DEST is the address that microvm receive printed on the other host.
+DEST is the address that microvm receive printed on the other host; or fd:N,M,
+connected sockets that this command is passed as open descriptors, for whoever
+may not dial there: one for control and one for pages that the guest waits for,
+then as many as --connections says if that is more than 1. They are made just
+before: a destination closes one that says nothing for 2.5 s. When they break
+after the guest began to run there, --resume DEST needs an address to dial.
 
 --mode postcopy, or --postcopy for short: the guest runs there at once, and the
 pages that it touches are fetched from here while the rest follows. It ends
@@ -85,6 +90,7 @@ broke after the guest began to run there, and was not to be had again within
 		"microvm migrate a tcp:192.0.2.7:4444 --mode hybrid --compress zstd --checksum",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode precopy --timeout 60s --on-timeout postcopy",
 		"microvm migrate a tcp:198.51.100.7:4444 --resume",
+		"microvm migrate a fd:3,4 --postcopy 3<>/dev/tcp/192.0.2.7/4444 4<>/dev/tcp/192.0.2.7/4444",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
 		var m migrateRun
@@ -170,11 +176,17 @@ broke after the guest began to run there, and was not to be had again within
 			if _, err := migration.ParseCodec(m.req.Compress); err != nil {
 				return usagef("--compress: %v", err)
 			}
-			dest, err := migration.ParseAddress(args[1])
+			dest, err := migration.ParseDestination(args[1])
+			if err == nil {
+				err = dest.CheckPassed(m.req.Connections)
+			}
 			if err != nil {
 				return usagef("%v", err)
 			}
 			if err := m.useTLS(dest); err != nil {
+				return err
+			}
+			if m.req.Passed, err = dest.OpenPassed(); err != nil {
 				return err
 			}
 			m.req.Destination, m.req.Detach, m.req.Log = args[1], m.detach, m.events != ""
@@ -243,7 +255,7 @@ func (m *migrateRun) useTLS(dest migration.Address) (err error) {
 		}
 		return nil
 	}
-	if err := dest.CheckTLS(); err != nil {
+	if err := dest.CheckSourceTLS(); err != nil {
 		return usagef("--tls-dir: %v", err)
 	}
 	// It is the VM's process that reads the files, and may be elsewhere.
