@@ -2,18 +2,20 @@ package vmm
 
 import (
 	"errors"
+	"fmt"
 
 	"microvm/devices/virtio"
 	"microvm/guest"
 	"microvm/kvm"
 )
 
-// maxVirtio is how many virtio-mmio devices a VM can have: each has one of the
-// I/O APIC's pins that no ISA device has.
-const (
-	maxVirtio      = 8
-	firstVirtioGSI = 16
-)
+// virtioGSIs are the I/O APIC's pins of the virtio-mmio devices, by place: those
+// that are no ISA interrupts first, then those of ISA devices that this machine
+// does not have, and no driver looks for.
+var virtioGSIs = [...]uint32{16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15, 3}
+
+// maxVirtio is how many virtio-mmio devices a VM can have.
+const maxVirtio = len(virtioGSIs)
 
 // A virtioDevice is a device with its place in the machine.
 type virtioDevice struct {
@@ -36,9 +38,12 @@ func (c Config) virtioDevices() int {
 // next free place. It is held until goOn. The backend is the device's, or closed
 // if there is none.
 func (vm *VM) addVirtio(id string, backend virtio.Backend) (*virtioDevice, error) {
-	i := uint64(len(vm.virtio))
+	i := len(vm.virtio)
+	if i == maxVirtio {
+		return nil, errors.Join(fmt.Errorf("%s: %d virtio devices: there is no place for more", id, i), backend.Close())
+	}
 	place := guest.MMIODevice{
-		Addr: guest.MMIOBase + i*guest.MMIOSize, Size: guest.MMIOSize, GSI: firstVirtioGSI + uint32(i),
+		Addr: guest.MMIOBase + uint64(i)*guest.MMIOSize, Size: guest.MMIOSize, GSI: virtioGSIs[i],
 	}
 	line, err := newEdgeLine(vm.kvm, place.GSI)
 	if err != nil {

@@ -49,6 +49,21 @@ type Backend interface {
 	Close() error
 }
 
+// An Interrupter is a Backend whose Serve may wait for something else than
+// guest memory.
+type Interrupter interface {
+	// Interrupt has each Serve that waits return, and those that come before
+	// the next Start not wait.
+	Interrupt()
+}
+
+// A Resetter is a Backend whose state, beyond the queues', a reset by the driver
+// undoes.
+type Resetter interface {
+	// Reset is called after Drain, or before any Start.
+	Reset()
+}
+
 // A Notifier is a transport's way to reach the driver.
 type Notifier interface {
 	// Used says that there is something new in a queue's device area. It may
@@ -198,6 +213,9 @@ func (d *Device) checkFeatures(features uint64) error {
 // reset makes the device as at power-on. life is held.
 func (d *Device) reset() {
 	d.stop()
+	if r, ok := d.backend.(Resetter); ok {
+		r.Reset()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.status, d.features = 0, 0

@@ -8,6 +8,7 @@ import (
 
 // Kinds of devices (VIRTIO 1.2, section 5).
 const (
+	IDNetwork = 1
 	IDBlock   = 2
 	IDEntropy = 4
 	IDBalloon = 5

@@ -201,66 +201,18 @@ func (q *Queue) arm() (more bool, err error) {
 	return q.seen != q.next, nil
 }
 
-// Push gives a chain back, with so many bytes written to the start of its
-// writable part, and interrupts the driver if it wants that. What was written
-// is visible to the driver before the chain is.
-func (q *Queue) Push(c *Chain, written uint32) error {
-	tell, err := q.push(c.head, written)
-	if err != nil {
-		return q.errorf("write the device area: %w", err)
-	}
-	if tell {
-		q.stats.interrupts.Add(1)
-		q.used(q)
-	}
-	return nil
-}
+// Return undoes the last n calls of Next that gave a chain, none of which has
+// been pushed: the driver's chains are as if they had not been taken. It is for
+// the worker, and for Drain.
+func (q *Queue) Return(n int) { q.next -= uint16(n) }
+
+// Size is how many entries the driver's queue has. It is for the worker.
+func (q *Queue) Size() int { return int(q.setup.size) }
 
 // Fail says that the driver broke the rules, or that its memory cannot be had:
 // the device stands still until it is reset. Serve can return the error
 // instead.
 func (q *Queue) Fail(err error) { q.fail(q.errorf("%w", err)) }
-
-func (q *Queue) push(head uint16, written uint32) (tell bool, err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	slot := uint64(q.usedIdx & (q.setup.size - 1))
-	le := binary.LittleEndian
-	le.PutUint32(q.element[:], uint32(head))
-	le.PutUint32(q.element[4:], written)
-	if err := q.mem.WriteAt(q.element[:], q.setup.device+ringEntries+usedSize*slot); err != nil {
-		return false, err
-	}
-	// x86 keeps stores in order, and the compiler calls across packages: the
-	// element is there when the index says so.
-	le.PutUint16(q.element[:], q.usedIdx+1)
-	if err := q.mem.WriteAt(q.element[:2], q.setup.device+ringIdx); err != nil {
-		return false, err
-	}
-	q.usedIdx++
-	q.fence.Add(1) // as in arm
-	return q.wantsInterrupt()
-}
-
-// wantsInterrupt looks whether the driver asks to be told of what was pushed
-// since it was last asked. mu is held.
-func (q *Queue) wantsInterrupt() (bool, error) {
-	at := q.setup.driver + ringFlags
-	if q.eventIdx {
-		at = q.setup.driver + ringEntries + 2*uint64(q.setup.size)
-	}
-	if err := q.mem.ReadAt(q.element[:2], at); err != nil {
-		return false, err
-	}
-	v := binary.LittleEndian.Uint16(q.element[:])
-	if !q.eventIdx {
-		return v&availNoInterrupt == 0, nil
-	}
-	// The event index is among those that were pushed (section 2.7.10).
-	tell := q.tellFirst || q.usedIdx-v-1 < q.usedIdx-q.lastTold
-	q.lastTold, q.tellFirst = q.usedIdx, false
-	return tell, nil
-}
 
 func (q *Queue) load16(gpa uint64) (uint16, error) {
 	err := q.mem.ReadAt(q.word[:2], gpa)

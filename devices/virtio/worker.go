@@ -50,9 +50,17 @@ func (d *Device) stop() {
 		// A worker that is not ready has nobody to read it: it does no harm.
 		_ = d.events[i].signal()
 	}
+	d.interrupt()
 	d.workers.Wait()
 	d.backend.Drain()
 	d.running = false
+}
+
+// interrupt has Serve return, once every queue is told to halt.
+func (d *Device) interrupt() {
+	if i, ok := d.backend.(Interrupter); ok {
+		i.Interrupt()
+	}
 }
 
 // work is a queue's worker.
@@ -102,6 +110,7 @@ func (d *Device) fail(err error) {
 	for _, q := range d.queues {
 		q.halt.Store(true)
 	}
+	d.interrupt()
 	d.log.Error("the device stands still until its driver resets it", "error", err)
 	d.notifier.ConfigChanged()
 }
