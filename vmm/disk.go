@@ -12,7 +12,7 @@ import (
 )
 
 // MaxDisks is how many disks a VM can have.
-const MaxDisks = 8
+const MaxDisks = maxVirtio
 
 // DiskConfig is what a user chooses of a disk.
 type DiskConfig struct {

@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -44,7 +45,7 @@ func TestTooManyDevicesAreRefused(t *testing.T) {
 		t.Error(err)
 	}
 	config.RNG = true
-	if err := config.Validate(); err == nil || !strings.Contains(err.Error(), "9 virtio devices: 8 at most") {
+	if err := config.Validate(); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%d virtio devices: %d at most", maxVirtio+1, maxVirtio)) {
 		t.Errorf("%v", err)
 	}
 }
