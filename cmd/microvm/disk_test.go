@@ -18,7 +18,8 @@ func newImage(t *testing.T) string {
 }
 
 // TestVMWithDisksMovesOnlyToTheirFiles: a destination that was told of no disk,
-// or of one that is too small, refuses before anything has moved.
+// or of one that is too small, refuses before anything has moved. In every mode
+// the disk goes with the VM and is nobody else's.
 func TestVMWithDisksMovesOnlyToTheirFiles(t *testing.T) {
 	h := newHost(t)
 	disk, small := newImage(t), newImage(t)
@@ -42,20 +43,24 @@ func TestVMWithDisksMovesOnlyToTheirFiles(t *testing.T) {
 		dest.kill()
 		source.goesOn(2)
 	}
-	dest, addr := h.receive("--name", "b", "--disk", disk)
-	h.start("migrate", "a", addr, "--postcopy").wait(0)
-	source.wait(0)
-	dest.goesOn(2)
-	info, err := h.inspect("b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(info.Disks) != 1 || info.Disks[0].Path != disk || info.Disks[0].Serial != "s1" {
-		t.Errorf("its disks are %+v", info.Disks)
-	}
-	thief := h.start("run", "--name", "c", "--disk", disk)
-	thief.wait(1)
-	if text := thief.stderr.String(); !strings.Contains(text, "another process uses it") {
-		t.Errorf("a second VM with the disk says %q", text)
+	from := "a"
+	for to, mode := range map[string]string{"b": "postcopy", "c": "hybrid", "d": "precopy"} {
+		dest, addr := h.receive("--name", to, "--disk", disk)
+		h.start("migrate", from, addr, "--mode", mode, "--downtime", "1m").wait(0)
+		source.wait(0)
+		dest.goesOn(2)
+		info, err := h.inspect(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(info.Disks) != 1 || info.Disks[0].Path != disk || info.Disks[0].Serial != "s1" {
+			t.Errorf("%s: its disks are %+v", mode, info.Disks)
+		}
+		thief := h.start("run", "--name", "thief", "--disk", disk)
+		thief.wait(1)
+		if text := thief.stderr.String(); !strings.Contains(text, "another process uses it") {
+			t.Errorf("%s: a second VM with the disk says %q", mode, text)
+		}
+		from, source = to, dest
 	}
 }
