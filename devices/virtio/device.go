@@ -108,6 +108,8 @@ func NewDevice(id string, b Backend, mem *memslot.Memory, log *slog.Logger) (*De
 			return nil, errors.Join(err, d.Close())
 		}
 		q := &Queue{index: i, max: size, mem: mem, used: func(q *Queue) { d.notifier.Used(q) }, fail: d.fail}
+		// It fails only if the device is closed.
+		q.wake = func() { _ = e.signal() }
 		q.reset()
 		d.queues = append(d.queues, q)
 		d.events = append(d.events, e)

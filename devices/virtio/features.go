@@ -12,6 +12,7 @@ const (
 	IDBlock   = 2
 	IDEntropy = 4
 	IDBalloon = 5
+	IDVsock   = 19
 )
 
 // Feature bits that every kind of device has (section 6).

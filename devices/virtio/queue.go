@@ -32,10 +32,11 @@ type Queue struct {
 	index int
 	max   uint16
 	mem   *memslot.Memory
-	// used tells the driver, fail stops the device; the device's, and never
-	// changed.
+	// used tells the driver, fail stops the device, wake has the worker look;
+	// the device's, and never changed.
 	used func(*Queue)
 	fail func(error)
+	wake func()
 
 	// What the driver set up; it does not change while the queue is ready
 	// and the device live.
@@ -45,6 +46,8 @@ type Queue struct {
 	eventIdx, indirect bool
 	// halt ends Next: the worker is to come home.
 	halt atomic.Bool
+	// woken: Wake has been called since the worker last looked.
+	woken atomic.Bool
 
 	// The worker's: next is the index, in the driver area, of what it takes
 	// next, and seen how far it knows the driver to have come.
@@ -154,6 +157,17 @@ func (q *Queue) Next(c *Chain) (bool, error) {
 	q.next++
 	q.stats.chains.Add(1)
 	return true, nil
+}
+
+// Wake has the worker call Serve, as a notification of the driver does: there
+// is something new to put into the queue's chains. It can be called at any time,
+// by any goroutine, and costs little if the worker has not yet seen the last
+// one. While the device is held nothing is lost: its release looks at every
+// queue.
+func (q *Queue) Wake() {
+	if !q.woken.Swap(true) {
+		q.wake()
+	}
 }
 
 // look finds out how far the driver has come.

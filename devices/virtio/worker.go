@@ -73,7 +73,10 @@ func (d *Device) work(q *Queue, e *event) {
 		if e.wait() != nil {
 			return // the device is closed
 		}
-		q.stats.kicks.Add(1)
+		// Before it looks, so that no later Wake is missed.
+		if !q.woken.Swap(false) {
+			q.stats.kicks.Add(1)
+		}
 	}
 }
 

@@ -1,0 +1,173 @@
+package vsock
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"microvm/devices/virtio/virtiotest"
+)
+
+// TestAMoveResetsConnectionsAndNothingElse: the programs of the old host get all
+// that the guest has sent and the end; the guest is told; new connections work in
+// both directions.
+func TestAMoveResetsConnectionsAndNothingElse(t *testing.T) {
+	r := newRig(t)
+	l, c := r.pair(80)
+	l.write([]byte("last words"))
+	waiting := r.dial("CONNECT 52\n")
+	request := r.expect(opRequest)
+	r.mmio.Device().Hold()
+	state, err := r.mmio.Save()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.d.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, c, 10); string(got) != "last words" {
+		t.Errorf("%q", got)
+	}
+	ends(t, c)
+	ends(t, waiting)
+	if _, err := net.Dial("unix", r.path); err == nil {
+		t.Error("it listens still")
+	}
+
+	// There: the same memory, as it were.
+	there := r.arrive(t, state)
+	there.event.Add(txArena+1<<20, 0, -1, virtiotest.Buf{Room: eventSize})
+	there.event.Kick()
+	early := there.dial("CONNECT 52\n")
+	if _, n, data := there.event.Wait(); n != eventSize || data[0] != eventTransportReset {
+		t.Errorf("event of %d bytes: %v", n, data)
+	}
+	// A packet that was on its way means nothing any more, and no program gets
+	// through to a guest that resets what it has.
+	l.r = there
+	l.do(opRW, 0)
+	there.expect(opReset)
+	if _, _, _, ok := there.rx.Done(); ok {
+		t.Error("something came before the guest was ready")
+	}
+	there.Config(0, 8)
+	h := there.expect(opRequest)
+	if h.srcPort == request.srcPort {
+		t.Error("the port of an old connection is used again")
+	}
+	(&link{r: there, guest: 52, host: h.srcPort, window: 100}).do(opResponse, 0)
+	read(t, early, 4)
+	there.connectAndTalk(t, 81)
+	if _, _, _, ok := there.event.Done(); ok {
+		t.Error("a second event")
+	}
+}
+
+// arrive is a device at another host with the state and the memory of this one,
+// and this one's driver.
+func (r *rig) arrive(t *testing.T, state []byte) *rig {
+	t.Helper()
+	there := *r
+	m, d, driver := newMMIO(t, Options{Path: r.path})
+	memory := make([]byte, ramSize)
+	if err := r.Mem.ReadAt(memory, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := driver.Mem.WriteAt(memory, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Load(m.Version(), state); err != nil {
+		t.Fatal(err)
+	}
+	there.d, there.mmio = d, m
+	// The queues know their driver: it goes over to the new device.
+	*r.Driver = *driver
+	r.Driver.Features = r.Offered()
+	listen(t, d, r.path)
+	m.Device().Release()
+	return &there
+}
+
+// TestAPauseHarmsNoConnection, nor a migration that comes to nothing before the
+// guest is handed over.
+func TestAPauseHarmsNoConnection(t *testing.T) {
+	r := newRig(t)
+	l, c := r.pair(80)
+	for range 3 {
+		r.mmio.Device().Hold()
+		if _, err := io.WriteString(c, "while it stood"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.mmio.Save(); err != nil {
+			t.Fatal(err)
+		}
+		r.mmio.Device().Release()
+		if got := l.read(14); string(got) != "while it stood" {
+			t.Errorf("%q", got)
+		}
+		l.write([]byte("x"))
+		read(t, c, 1)
+	}
+}
+
+// TestAVMThatIsTakenBackIsReset: its programs were sent away.
+func TestAVMThatIsTakenBackIsReset(t *testing.T) {
+	r := newRig(t)
+	r.event.Add(txArena+1<<20, 0, -1, virtiotest.Buf{Room: eventSize})
+	r.event.Kick()
+	_, c := r.pair(80)
+	r.mmio.Device().Hold()
+	if err := r.d.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, c)
+	r.d.TransportReset()
+	listen(t, r.d, r.path)
+	r.mmio.Device().Release()
+	if _, n, _ := r.event.Wait(); n != eventSize {
+		t.Error(n)
+	}
+	// The guest has begun to connect before it hears.
+	p := r.program(82)
+	(&link{r: r, guest: 1, host: 82, window: 100}).do(opRequest, 0)
+	r.expect(opResponse)
+	stale := r.accept(p)
+	r.Config(0, 4)
+	ends(t, stale)
+	r.connectAndTalk(t, 81)
+}
+
+// TestADriverThatGoesTakesItsConnectionsAlong.
+func TestADriverThatGoesTakesItsConnectionsAlong(t *testing.T) {
+	r := newRig(t)
+	_, c := r.pair(80)
+	r.Set(0x70, 0)
+	ends(t, c)
+	r.init(16)
+	r.connectAndTalk(t, 81)
+	r.counted(map[string]uint64{"connections": 1})
+}
+
+func TestAStateThatIsNoneIsRefused(t *testing.T) {
+	r := newRig(t)
+	good, err := r.d.SaveState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, spoil := range map[string]func(b []byte) []byte{
+		"15 bytes":  func(b []byte) []byte { return b[:15] },
+		"CID 43":    func(b []byte) []byte { b[0]++; return b },
+		"next port": func(b []byte) []byte { b[11] = 0; return b },
+		"reset 2":   func(b []byte) []byte { b[12] = 2; return b },
+	} {
+		if err := r.d.LoadState(spoil(append([]byte(nil), good...))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	for _, cid := range []uint64{0, 2, MaxCID + 1} {
+		if _, err := New(Options{CID: cid}); err == nil {
+			t.Errorf("CID %d is taken", cid)
+		}
+	}
+}
