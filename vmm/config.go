@@ -50,6 +50,8 @@ type Config struct {
 	RNG bool `json:"rng,omitempty"`
 	// Balloon is what the guest's memory balloon is like; nil is without one.
 	Balloon *BalloonConfig `json:"balloon,omitempty"`
+	// Vsock is the guest's vsock device; nil is without one.
+	Vsock *VsockConfig `json:"vsock,omitempty"`
 }
 
 // ParseConfig reads a Config from JSON. An unknown field is an error, since
@@ -105,6 +107,9 @@ func (c Config) Validate() error {
 	}
 	if c.Balloon != nil && c.Balloon.Size > c.Memory {
 		return fmt.Errorf("VM %s: a balloon of %d bytes: the guest has %d", c.Name, c.Balloon.Size, c.Memory)
+	}
+	if err := c.Vsock.validate(); err != nil {
+		return fmt.Errorf("VM %s: %w", c.Name, err)
 	}
 	if n := c.virtioDevices(); n > maxVirtio {
 		return fmt.Errorf("VM %s: %d virtio devices: %d at most", c.Name, n, maxVirtio)

@@ -56,7 +56,7 @@ func (vm *VM) Migrating() bool {
 // destination run is written, and from then on nothing here can make the
 // vCPUs run, short of TakeBack. An error means that the VM ended meanwhile,
 // and that the message must not be sent. The disks are the destination's to
-// take from then on.
+// take from then on, and the streams of a vsock device have ended.
 func (vm *VM) HandOver() error {
 	if err := vm.settleDisks(); err != nil {
 		return err
@@ -64,6 +64,7 @@ func (vm *VM) HandOver() error {
 	if err := vm.advance(CommandHandOver); err != nil {
 		return err
 	}
+	vm.leaveVsock()
 	if err := vm.unlockDisks(); err != nil {
 		return errors.Join(err, vm.TakeBack())
 	}
@@ -79,7 +80,11 @@ func (vm *VM) TakeBack() error {
 	if err := vm.lockDisks(); err != nil {
 		return err
 	}
-	return vm.advance(CommandTakeBack)
+	if err := vm.advance(CommandTakeBack); err != nil {
+		return err
+	}
+	vm.returnVsock()
+	return nil
 }
 
 // Gone ends the VM here: the destination owns it and has all of it. Wait
@@ -105,11 +110,15 @@ func (vm *VM) Run() error {
 	if err := vm.lockDisks(); err != nil {
 		return err
 	}
-	err := vm.tellClock()
+	err := vm.listenVsock()
+	if err == nil {
+		err = vm.tellClock()
+	}
 	if err == nil {
 		err = vm.advance(CommandArrive)
 	}
 	if err != nil {
+		vm.leaveVsock()
 		return errors.Join(err, vm.unlockDisks())
 	}
 	if !vm.heldByUser {

@@ -63,6 +63,9 @@ func incoming(ctx context.Context, c machineConfig, o Options) (*VM, error) {
 	if err := placeDisks(c.VM.Disks, o.Disks, o.logger()); err != nil {
 		return nil, err
 	}
+	if err := c.VM.placeVsock(o.Vsock); err != nil {
+		return nil, err
+	}
 	vm, err := assemble(ctx, c.VM, StateIncoming, o)
 	if c.VM.Hugepages && errors.Is(err, unix.ENOMEM) {
 		return nil, fmt.Errorf("%w; or take the VM in on other pages: microvm receive --hugepages off", err)

@@ -207,6 +207,7 @@ func (vm *VM) finish() {
 	if err := vm.unlockDisks(); err != nil {
 		vm.log.Error("the VM has ended, and its disks may lack what it wrote last", "err", err)
 	}
+	vm.leaveVsock()
 	if vm.stopTyping != nil {
 		vm.stopTyping()
 	}

@@ -21,6 +21,7 @@ const StateDirEnv = "MICROVM_STATE_DIR"
 const (
 	apiSocket     = "api.sock"
 	consoleSocket = "console.sock"
+	vsockSocket   = "vsock.sock" // and vsock.sock_PORT, which are other programs'
 	pidFile       = "pid"
 	logFile       = "log"
 	exitFile      = "exit"
@@ -180,13 +181,14 @@ func (d *StateDir) Release(exit ExitStatus) error {
 			return err
 		}
 	}
-	for _, name := range []string{apiSocket, consoleSocket, pidFile} {
+	for _, name := range []string{apiSocket, consoleSocket, vsockSocket, pidFile} {
 		if err := os.Remove(filepath.Join(d.Path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 	if !keep {
-		if err := os.Remove(d.Path); err != nil {
+		// What other programs have put here is theirs: sockets for a guest.
+		if err := os.Remove(d.Path); err != nil && !errors.Is(err, unix.ENOTEMPTY) {
 			return err
 		}
 	}
@@ -195,7 +197,12 @@ func (d *StateDir) Release(exit ExitStatus) error {
 
 // listen opens one of the directory's sockets.
 func (d *StateDir) listen(name string) (*net.UnixListener, error) {
-	path := filepath.Join(d.Path, name)
+	return listenUnix(filepath.Join(d.Path, name))
+}
+
+// listenUnix listens on a socket for this user's programs, and replaces one that
+// nobody listens on any more.
+func listenUnix(path string) (*net.UnixListener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ type virtioDevice struct {
 // virtioDevices is how many virtio devices the VM is to have.
 func (c Config) virtioDevices() int {
 	n := len(c.Disks)
-	for _, has := range []bool{c.RNG, c.Balloon != nil} {
+	for _, has := range []bool{c.RNG, c.Balloon != nil, c.Vsock != nil} {
 		if has {
 			n++
 		}

@@ -27,6 +27,9 @@ type Options struct {
 	Hugepages *bool
 	// Disks are the paths, on this host, of an incoming VM's disks.
 	Disks []string
+	// Vsock is the path, on this host, of an incoming VM's vsock device;
+	// empty is in its state directory.
+	Vsock string
 }
 
 func (o Options) logger() *slog.Logger {
@@ -60,6 +63,7 @@ type VM struct {
 	virtio  []*virtioDevice
 	disks   []*disk
 	balloon *ballooned // nil: there is none
+	vsock   *vsocket   // nil: there is none
 
 	// stopTyping ends typeInput.
 	stopTyping context.CancelFunc
@@ -102,6 +106,9 @@ func New(ctx context.Context, config Config, o Options) (*VM, error) {
 		return nil, fmt.Errorf("VM %s: %w", config.Name, err)
 	}
 	if err = vm.lockDisks(); err == nil {
+		err = vm.listenVsock()
+	}
+	if err == nil {
 		err = vm.boot(boot)
 	}
 	if err != nil {

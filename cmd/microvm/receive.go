@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -51,6 +52,9 @@ on this host: the same one, on storage that both hosts have, or the VM would fin
 another's data. Files that were not named are never opened. The source gives its
 disks up before the VM runs here.
 
+--vsock PATH is where programs of this host find a VM that has a vsock device: its
+connections end at the source, and new ones are made here.
+
 Whoever can connect to the address can hand this host a VM: say --tls-dir, which
 lets in only who has a certificate of yours, or listen on a network that only
 the hosts of your VMs are on, or on a unix socket.
@@ -76,6 +80,8 @@ nor within --timeout.`,
 		flags.DurationVar(&timeout, "timeout", 0, "give up if the VM does not run here by then (default never)")
 		flags.DurationVar(&recover, "recover", defaultRecover, "how long to wait for the source if the connection breaks, unless the VM needs it")
 		flags.IntVar(&connections, "max-connections", migration.MaxConnections, "over how many connections the source may spread memory")
+		var vsock string
+		flags.StringVar(&vsock, "vsock", "", "`path` of the unix socket of the VM's vsock device on this host (default in its state directory)")
 		var disks []string
 		flags.StringArrayVar(&disks, "disk", nil, "the VM's next disk's `file` on this host; may be repeated")
 		flags.StringVar(&tlsDir, "tls-dir", "", "`folder` with ca-cert.pem, server-cert.pem and server-key.pem: TLS, and nothing else (default none)")
@@ -92,6 +98,11 @@ nor within --timeout.`,
 			}
 			if mode != vmm.ConsoleStdio && mode != vmm.ConsoleSocket && mode != vmm.ConsoleOff {
 				return usagef("--console %s: has to be %s, %s or %s", mode, vmm.ConsoleStdio, vmm.ConsoleSocket, vmm.ConsoleOff)
+			}
+			if vsock != "" {
+				if vsock, err = filepath.Abs(vsock); err != nil {
+					return err
+				}
 			}
 			if connections < 1 || connections > migration.MaxConnections {
 				return usagef("--max-connections %d: has to be 1 to %d", connections, migration.MaxConnections)
@@ -122,7 +133,7 @@ nor within --timeout.`,
 				return err
 			}
 			defer ln.Close()
-			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks, tls: secure}
+			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks, vsock: vsock, tls: secure}
 			if events != "" {
 				w, err := openEvents(events, stdout)
 				if err != nil {
@@ -144,6 +155,7 @@ type reception struct {
 	timeout   time.Duration
 	recover   time.Duration
 	disks     []string
+	vsock     string
 	// connections is how many the source may have for memory.
 	connections int
 	tls         func() *tls.Config  // nil: without
@@ -155,7 +167,7 @@ type reception struct {
 var hugepagesHere = map[string]*bool{"same": nil, "on": new(true), "off": new(false)}
 
 func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
-	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, Disks: r.disks, Hugepages: r.hugepages, MaxConnections: r.connections, TLS: r.tls, Events: r.events})
+	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, Disks: r.disks, Vsock: r.vsock, Hugepages: r.hugepages, MaxConnections: r.connections, TLS: r.tls, Events: r.events})
 	if err != nil {
 		return err
 	}

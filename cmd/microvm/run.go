@@ -16,7 +16,7 @@ import (
 var runCommand = command{
 	name:    "run",
 	summary: "Boot a VM",
-	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--rng] [--balloon SIZE] [--name NAME] [--detach]",
+	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--rng] [--balloon SIZE] [--vsock cid=N] [--name NAME] [--detach]",
 	about: `
 Without -k the embedded tiny kernel boots, a small guest for tests; -p has its
 parameters then, such as "work=write order=rand beat=1000".
@@ -34,6 +34,12 @@ that. With deflate-on-oom a guest that runs out of memory may take it back; with
 free-page-reporting the host has what the guest does not use, without being asked.
 Neither is so unless it is said. Memory of huge pages stays the guest's.
 
+--vsock cid=N[,path=UDS] gives the guest a vsock device with that CID, 3 or more. A
+program of the host connects to the unix socket UDS, by default vsock.sock in the VM's
+state directory, and writes "CONNECT PORT\n"; after "OK HOSTPORT\n" it talks to who
+listens on that port in the guest. A guest that connects to CID 2, port PORT, gets to
+the program that listens on the unix socket UDS_PORT.
+
 With --console stdio, the default, this terminal is the guest's serial console:
 Ctrl-a x ends the VM. A first SIGINT, SIGTERM or SIGHUP ends it too, unless part
 of it lives on another host; a second one ends it in any case.
@@ -45,6 +51,7 @@ error; registers on stderr); 34 its kernel panicked.`,
 		"microvm run -p 'work=write fill=1' -m 256M",
 		"microvm run -k vmlinuz -i initrd.gz -p console=ttyS0 -m 512M -c 2",
 		"microvm run -k vmlinuz -i initrd.gz -p 'console=ttyS0 root=/dev/vda' --disk root.img --disk data.img,ro",
+		"microvm run -k vmlinuz -i initrd.gz -p console=ttyS0 --vsock cid=3,path=/tmp/v.sock",
 		"microvm run --name a --detach && microvm console a",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
@@ -62,7 +69,8 @@ error; registers on stderr); 34 its kernel panicked.`,
 		flags.StringVar(&config.Console, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off; with --detach socket")
 		flags.BoolVar(&config.Hugepages, "hugepages", false, "take guest memory from the pool of 2 MiB pages")
 		flags.StringArrayVar(&disks, "disk", nil, "`file` or block device, with options: FILE[,ro][,serial=TEXT][,queues=N]; may be repeated")
-		var ballooning string
+		var ballooning, vsock string
+		flags.StringVar(&vsock, "vsock", "", "`cid=N[,path=UDS]` of a vsock device")
 		flags.StringVar(&ballooning, "balloon", "", "`size` of a memory balloon, with options: SIZE[,deflate-on-oom][,free-page-reporting]")
 		flags.BoolVar(&config.RNG, "rng", false, "give the guest a source of random bytes")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
@@ -81,6 +89,12 @@ error; registers on stderr); 34 its kernel panicked.`,
 				var err error
 				if config.Balloon, err = parseBalloon(ballooning); err != nil {
 					return usagef("--balloon: %v", err)
+				}
+			}
+			if vsock != "" {
+				var err error
+				if config.Vsock, err = vmm.ParseVsock(vsock); err != nil {
+					return usagef("--vsock: %v", err)
 				}
 			}
 			if config.Name == "" {
