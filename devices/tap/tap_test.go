@@ -1,0 +1,267 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// inNamespace has the test's goroutine in a network of its own, which goes away
+// with it.
+func inNamespace(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(device); err != nil {
+		t.Skipf("%v; modprobe tun to run this test", err)
+	}
+	// The thread ends with the goroutine, since it is not unlocked.
+	runtime.LockOSThread()
+	ns, err := netns.New()
+	if err != nil {
+		if errors.Is(err, unix.EPERM) {
+			t.Skip("may not make a network namespace; run this test as root")
+		}
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+}
+
+var guestMAC = [6]byte{2, 1, 2, 3, 4, 5}
+
+func options(name string) Options {
+	return Options{Name: name, Queues: 1, GuestMAC: guestMAC, MTU: 1500, Owner: -1}
+}
+
+func addLink(t *testing.T, link netlink.Link) {
+	t.Helper()
+	if err := netlink.LinkAdd(link); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exists says whether there is a device of this name.
+func exists(t *testing.T, name string) bool {
+	t.Helper()
+	_, err := netlink.LinkByName(name)
+	var missing netlink.LinkNotFoundError
+	if err != nil && !errors.As(err, &missing) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// persistent makes a tap device that stays.
+func persistent(t *testing.T, name string, flags netlink.TuntapFlag) {
+	t.Helper()
+	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP, Flags: flags | netlink.TUNTAP_NO_PI}
+	addLink(t, tap)
+	for _, f := range tap.Fds {
+		f.Close()
+	}
+}
+
+// TestTapIsMadeAsAskedAndGoesAway with the last file.
+func TestTapIsMadeAsAskedAndGoesAway(t *testing.T) {
+	inNamespace(t)
+	addLink(t, &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}})
+	bridge, err := netlink.LinkByName("br0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", "mine"} {
+		for _, queues := range []int{1, 3} {
+			o := options(name)
+			o.Queues, o.MTU, o.Bridge, o.Owner = queues, 4000, "br0", 1234
+			tap, err := Open(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "" && !strings.HasPrefix(tap.Name(), "mvtap") || name != "" && tap.Name() != name {
+				t.Errorf("it is named %q", tap.Name())
+			}
+			link, err := netlink.LinkByName(tap.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, made := link.Attrs(), link.(*netlink.Tuntap)
+			want := net.HardwareAddr{0xFE, 1, 2, 3, 4, 5}
+			if a.MTU != 4000 || a.MasterIndex != bridge.Attrs().Index || a.HardwareAddr.String() != want.String() ||
+				a.Flags&net.FlagUp == 0 || made.Owner != 1234 || len(tap.Files()) != queues || made.NonPersist == false {
+				t.Errorf("it is %+v, %+v", a, made)
+			}
+			for n := range queues {
+				if err := tap.UseQueues(queues - n); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := errors.Join(tap.UseQueues(queues), tap.SetOffload(offloads), tap.SetCarrier(false), tap.SetCarrier(true), tap.Close()); err != nil {
+				t.Error(err)
+			}
+			if exists(t, tap.Name()) {
+				t.Errorf("tap %s is left over", tap.Name())
+			}
+		}
+	}
+}
+
+// TestTapThatIsThereIsUsedAndStays.
+func TestTapThatIsThereIsUsedAndStays(t *testing.T) {
+	inNamespace(t)
+	persistent(t, "single", 0)
+	persistent(t, "multi", netlink.TUNTAP_MULTI_QUEUE)
+	link, err := netlink.LinkByName("single")
+	if err == nil {
+		err = netlink.LinkSetMTU(link, 2000)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name        string
+		queues, mtu int
+	}{{"single", 1, 2000}, {"multi", 1, 1500}, {"multi", 4, 1500}} {
+		o := options(c.name)
+		o.Queues = c.queues
+		tap, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		link, err := netlink.LinkByName(c.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tap.MTU() != c.mtu || tap.Name() != c.name || link.Attrs().Flags&net.FlagUp == 0 {
+			t.Errorf("%s: %+v, MTU %d", c.name, link.Attrs(), tap.MTU())
+		}
+		if again, err := Open(options(c.name)); c.name == "single" {
+			if err == nil || !strings.Contains(err.Error(), "another process uses it") {
+				t.Errorf("twice: %v", err)
+			}
+		} else if err == nil {
+			again.Close()
+		}
+		if err := tap.Close(); err != nil {
+			t.Error(err)
+		}
+		if !exists(t, c.name) {
+			t.Errorf("tap %s is gone", c.name)
+		}
+	}
+}
+
+// TestTapThatCannotBeHadIsRefusedWithTheRemedy, and nothing is left over.
+func TestTapThatCannotBeHadIsRefusedWithTheRemedy(t *testing.T) {
+	inNamespace(t)
+	persistent(t, "single", 0)
+	addLink(t, &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}})
+	before, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		change func(*Options)
+		want   string
+	}{
+		{func(o *Options) { o.Bridge = "br7" }, "bridge br7: there is none; ip link add br7 type bridge"},
+		{func(o *Options) { o.Bridge = "single" }, "no bridge but a tuntap"},
+		{func(o *Options) { o.MTU = 70000 }, "MTU to 70000"},
+		{func(o *Options) { o.Name = "br0" }, "the name is taken by a device that is no tap (bridge)"},
+		{func(o *Options) { o.Name = "lo" }, "the name is taken by a device that is no tap"},
+		{func(o *Options) { o.Name = "sixteen-letters-" }, "at most 15"},
+		{func(o *Options) { o.Name = "single"; o.Bridge = "br0" }, "it is there already"},
+		{func(o *Options) { o.Name = "single"; o.Owner = 1 }, "it is there already"},
+		{func(o *Options) { o.Name = "single"; o.Queues = 2 }, "multi_queue"},
+	} {
+		o := options("")
+		c.change(&o)
+		tap, err := Open(o)
+		if err == nil {
+			tap.Close()
+			t.Errorf("%+v is taken", o)
+		} else if !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %q in it", err, c.want)
+		}
+	}
+	after, err := netlink.LinkList()
+	if err != nil || len(after) != len(before) {
+		t.Errorf("%v: %d devices, there were %d", err, len(after), len(before))
+	}
+}
+
+// TestWithoutRightsTheRemedyIsNamed: CAP_NET_ADMIN is what it takes.
+func TestWithoutRightsTheRemedyIsNamed(t *testing.T) {
+	inNamespace(t)
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	data[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+	if err := unix.Capset(&header, &data[0]); err != nil { // this thread's alone, which ends with the test
+		t.Fatal(err)
+	}
+	if tap, err := Open(options("")); err == nil {
+		tap.Close()
+		t.Error("it was made")
+	} else if !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
+		t.Error(err)
+	}
+}
+
+// TestAdoptedFile: one that another program attached, if it did so rightly.
+func TestAdoptedFile(t *testing.T) {
+	inNamespace(t)
+	attach := func(flags uint16) int {
+		fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		request, err := unix.NewIfreq("t%d")
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.SetUint16(flags)
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	good := attach(baseFlags)
+	own, err := unix.Dup(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tap, err := Adopt(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(tap.SetOffload(offloads), tap.Close()); err != nil || !strings.HasPrefix(tap.Name(), "t") {
+		t.Errorf("%q: %v", tap.Name(), err)
+	}
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(null)
+	for fd, want := range map[int]string{
+		attach(unix.IFF_TAP | unix.IFF_NO_PI):                     "IFF_VNET_HDR",
+		attach(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR): "is a tun device",
+		null: "no tap device is attached",
+		-1:   "no tap device is attached",
+	} {
+		if tap, err := Adopt(fd); err == nil {
+			tap.Close()
+			t.Errorf("fd %d is taken, want %q", fd, want)
+		} else if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), fmt.Sprintf("fd %d", fd)) {
+			t.Errorf("%v, want %q in it", err, want)
+		}
+	}
+}
