@@ -46,6 +46,8 @@ type Config struct {
 	Console string `json:"console,omitempty"`
 	// Disks are the guest's, in this order: vda, vdb, ...
 	Disks []DiskConfig `json:"disks,omitempty"`
+	// Nets are the guest's network cards: eth0, eth1, ...
+	Nets []NetConfig `json:"nets,omitempty"`
 	// RNG gives the guest a device that it gets random bytes from.
 	RNG bool `json:"rng,omitempty"`
 	// Balloon is what the guest's memory balloon is like; nil is without one.
@@ -103,6 +105,11 @@ func (c Config) Validate() error {
 	for _, d := range c.Disks {
 		if err := d.validate(); err != nil {
 			return fmt.Errorf("VM %s: %w", c.Name, err)
+		}
+	}
+	for i, n := range c.Nets {
+		if err := n.validate(); err != nil {
+			return fmt.Errorf("VM %s: network card %d: %w", c.Name, i, err)
 		}
 	}
 	if c.Balloon != nil && c.Balloon.Size > c.Memory {

@@ -65,6 +65,7 @@ func (vm *VM) HandOver() error {
 		return err
 	}
 	vm.leaveVsock()
+	vm.leaveNets()
 	if err := vm.unlockDisks(); err != nil {
 		return errors.Join(err, vm.TakeBack())
 	}
@@ -84,6 +85,7 @@ func (vm *VM) TakeBack() error {
 		return err
 	}
 	vm.returnVsock()
+	vm.returnNets()
 	return nil
 }
 
@@ -121,6 +123,7 @@ func (vm *VM) Run() error {
 		vm.leaveVsock()
 		return errors.Join(err, vm.unlockDisks())
 	}
+	vm.returnNets()
 	if !vm.heldByUser {
 		vm.goOn()
 	}

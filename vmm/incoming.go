@@ -63,6 +63,9 @@ func incoming(ctx context.Context, c machineConfig, o Options) (*VM, error) {
 	if err := placeDisks(c.VM.Disks, o.Disks, o.logger()); err != nil {
 		return nil, err
 	}
+	if err := placeNets(c.VM.Nets, o.Nets, o.logger()); err != nil {
+		return nil, err
+	}
 	if err := c.VM.placeVsock(o.Vsock); err != nil {
 		return nil, err
 	}

@@ -13,10 +13,11 @@ import (
 
 // ArrivalOptions of a VM that is to arrive.
 type ArrivalOptions struct {
-	Name    string   // replaces the name that the VM has at the source, if not empty
-	Console *Console // what its serial port is connected to; nil is nothing
-	Disks   []string // the paths of its disks on this host
-	Vsock   string   // the path of its vsock device on this host; empty is in its state directory
+	Name    string      // replaces the name that the VM has at the source, if not empty
+	Console *Console    // what its serial port is connected to; nil is nothing
+	Disks   []string    // the paths of its disks on this host
+	Nets    []TapConfig // its network cards' sides on this host
+	Vsock   string      // the path of its vsock device on this host; empty is in its state directory
 	Logger  *slog.Logger
 	Events  *migration.EventLog // nil: none are kept
 	// Recover is how long to wait for a source whose connections broke, 0
@@ -122,7 +123,7 @@ func (a *Arrival) open(name string) error {
 
 // build is the migration's Builder.
 func (a *Arrival) build(ctx context.Context, config []byte) (migration.DestinationMachine, error) {
-	vm, err := NewIncoming(ctx, config, Options{Logger: a.o.Logger, Console: a.o.Console, Name: a.o.Name, Hugepages: a.o.Hugepages, Disks: a.o.Disks, Vsock: a.o.Vsock})
+	vm, err := NewIncoming(ctx, config, Options{Logger: a.o.Logger, Console: a.o.Console, Name: a.o.Name, Hugepages: a.o.Hugepages, Disks: a.o.Disks, Nets: a.o.Nets, Vsock: a.o.Vsock})
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ type virtioDevice struct {
 
 // virtioDevices is how many virtio devices the VM is to have.
 func (c Config) virtioDevices() int {
-	n := len(c.Disks)
+	n := len(c.Disks) + len(c.Nets)
 	for _, has := range []bool{c.RNG, c.Balloon != nil, c.Vsock != nil} {
 		if has {
 			n++
@@ -132,4 +132,5 @@ func (vm *VM) releaseVirtio() {
 	for _, d := range vm.virtio {
 		d.mmio.Device().Release()
 	}
+	vm.askNets()
 }

@@ -27,6 +27,8 @@ type Options struct {
 	Hugepages *bool
 	// Disks are the paths, on this host, of an incoming VM's disks.
 	Disks []string
+	// Nets are the sides, on this host, of an incoming VM's network cards.
+	Nets []TapConfig
 	// Vsock is the path, on this host, of an incoming VM's vsock device;
 	// empty is in its state directory.
 	Vsock string
@@ -62,6 +64,7 @@ type VM struct {
 	pm      *devices.PM
 	virtio  []*virtioDevice
 	disks   []*disk
+	nets    []*netCard
 	balloon *ballooned // nil: there is none
 	vsock   *vsocket   // nil: there is none
 

@@ -47,6 +47,10 @@ host's pool (sysctl vm.nr_hugepages) if the VM was started with --hugepages. Thi
 host's --hugepages on or off decides otherwise; the source then sends pages of
 the size that they have here.
 
+--net, once for each network card that the VM has, and in the same order, is what it
+is connected to on this host: tap=auto[,bridge=NAME], tap=NAME or fd=N, as microvm run
+has it. Its address and MTU come with it.
+
 --disk, once for each disk that the VM has, and in the same order, names the file
 on this host: the same one, on storage that both hosts have, or the VM would find
 another's data. Files that were not named are never opened. The source gives its
@@ -83,6 +87,8 @@ nor within --timeout.`,
 		var vsock string
 		flags.StringVar(&vsock, "vsock", "", "`path` of the unix socket of the VM's vsock device on this host (default in its state directory)")
 		var disks []string
+		var netTexts []string
+		flags.StringArrayVar(&netTexts, "net", nil, "the VM's next network card's `side` on this host: tap=auto|NAME[,bridge=NAME][,owner=UID] or fd=N; may be repeated")
 		flags.StringArrayVar(&disks, "disk", nil, "the VM's next disk's `file` on this host; may be repeated")
 		flags.StringVar(&tlsDir, "tls-dir", "", "`folder` with ca-cert.pem, server-cert.pem and server-key.pem: TLS, and nothing else (default none)")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
@@ -119,6 +125,14 @@ nor within --timeout.`,
 					return usagef("%v", err)
 				}
 			}
+			var nets []vmm.TapConfig
+			for _, text := range netTexts {
+				tap, err := vmm.ParseTap(text)
+				if err != nil {
+					return usagef("--net: %v", err)
+				}
+				nets = append(nets, tap)
+			}
 			var secure func() *tls.Config
 			if tlsDir != "" {
 				if err := addr.CheckTLS(); err != nil {
@@ -133,7 +147,7 @@ nor within --timeout.`,
 				return err
 			}
 			defer ln.Close()
-			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks, vsock: vsock, tls: secure}
+			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks, nets: nets, vsock: vsock, tls: secure}
 			if events != "" {
 				w, err := openEvents(events, stdout)
 				if err != nil {
@@ -155,6 +169,7 @@ type reception struct {
 	timeout   time.Duration
 	recover   time.Duration
 	disks     []string
+	nets      []vmm.TapConfig
 	vsock     string
 	// connections is how many the source may have for memory.
 	connections int
@@ -167,7 +182,7 @@ type reception struct {
 var hugepagesHere = map[string]*bool{"same": nil, "on": new(true), "off": new(false)}
 
 func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
-	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, Disks: r.disks, Vsock: r.vsock, Hugepages: r.hugepages, MaxConnections: r.connections, TLS: r.tls, Events: r.events})
+	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, Disks: r.disks, Nets: r.nets, Vsock: r.vsock, Hugepages: r.hugepages, MaxConnections: r.connections, TLS: r.tls, Events: r.events})
 	if err != nil {
 		return err
 	}

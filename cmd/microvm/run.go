@@ -16,7 +16,7 @@ import (
 var runCommand = command{
 	name:    "run",
 	summary: "Boot a VM",
-	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--rng] [--balloon SIZE] [--vsock cid=N] [--name NAME] [--detach]",
+	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--net tap=auto[,bridge=NAME]]... [--rng] [--balloon SIZE] [--vsock cid=N] [--name NAME] [--detach]",
 	about: `
 Without -k the embedded tiny kernel boots, a small guest for tests; -p has its
 parameters then, such as "work=write order=rand beat=1000".
@@ -25,6 +25,14 @@ parameters then, such as "work=write order=rand beat=1000".
 block device, which becomes vda, vdb, and so on, in a guest with drivers for
 virtio-mmio and virtio-blk. One VM at a time can write to it; several can share it
 if all have it read-only. queues=N spreads requests over that many vCPUs.
+
+--net, once for each network card (virtio-net), says what it is connected to:
+tap=auto makes a tap device, which goes away with the VM, tap=NAME makes one of
+that name or uses one that is there, fd=N is one that another program opened
+(IFF_TAP, IFF_NO_PI, IFF_VNET_HDR). bridge=NAME makes a device that is made a port
+of a bridge, owner=UID lets a user attach to it too. mac= is the guest's address,
+mtu= what it is told; queues=N spreads the traffic over that many vCPUs. To make a
+device or a port takes CAP_NET_ADMIN.
 
 --rng gives the guest a virtio-rng device, of which Linux makes /dev/hwrng.
 
@@ -51,6 +59,7 @@ error; registers on stderr); 34 its kernel panicked.`,
 		"microvm run -p 'work=write fill=1' -m 256M",
 		"microvm run -k vmlinuz -i initrd.gz -p console=ttyS0 -m 512M -c 2",
 		"microvm run -k vmlinuz -i initrd.gz -p 'console=ttyS0 root=/dev/vda' --disk root.img --disk data.img,ro",
+		"microvm run -k vmlinuz -i initrd.gz -p console=ttyS0 --net tap=auto,bridge=br0",
 		"microvm run -k vmlinuz -i initrd.gz -p console=ttyS0 --vsock cid=3,path=/tmp/v.sock",
 		"microvm run --name a --detach && microvm console a",
 	},
@@ -69,6 +78,8 @@ error; registers on stderr); 34 its kernel panicked.`,
 		flags.StringVar(&config.Console, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off; with --detach socket")
 		flags.BoolVar(&config.Hugepages, "hugepages", false, "take guest memory from the pool of 2 MiB pages")
 		flags.StringArrayVar(&disks, "disk", nil, "`file` or block device, with options: FILE[,ro][,serial=TEXT][,queues=N]; may be repeated")
+		var nets []string
+		flags.StringArrayVar(&nets, "net", nil, "network `card`: tap=auto|NAME[,mac=MAC][,mtu=N][,queues=N][,bridge=NAME][,owner=UID] or fd=N[,mac=MAC][,mtu=N]; may be repeated")
 		var ballooning, vsock string
 		flags.StringVar(&vsock, "vsock", "", "`cid=N[,path=UDS]` of a vsock device")
 		flags.StringVar(&ballooning, "balloon", "", "`size` of a memory balloon, with options: SIZE[,deflate-on-oom][,free-page-reporting]")
@@ -84,6 +95,16 @@ error; registers on stderr); 34 its kernel panicked.`,
 					return usagef("--disk: %v", err)
 				}
 				config.Disks = append(config.Disks, disk)
+			}
+			for _, text := range nets {
+				net, err := vmm.ParseNet(text)
+				if err != nil {
+					return usagef("--net: %v", err)
+				}
+				if detach && net.Tap.FD != 0 {
+					return usagef("--net fd=%d and --detach exclude each other: the VM's process does not inherit it", net.Tap.FD)
+				}
+				config.Nets = append(config.Nets, net)
 			}
 			if flags.Changed("balloon") {
 				var err error
