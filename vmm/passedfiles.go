@@ -46,7 +46,7 @@ func (c *passingConn) Read(p []byte) (int, error) {
 	if oobn > 0 {
 		c.keep(oob[:oobn])
 	}
-	return n, err
+	return max(n, 0), err // -1 with an error
 }
 
 // keep takes in the descriptors of a control message; those that are too many
