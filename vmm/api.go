@@ -41,6 +41,7 @@ func (e *APIError) Error() string { return e.Message }
 //	PUT  /v1/vm/grow    looks whether its disks have grown
 //	GET  /v1/vm/balloon balloon.Stats
 //	PUT  /v1/vm/balloon BalloonRequest
+//	PUT  /v1/vm/console/size  ConsoleSize
 //	PUT  /v1/vm/stop    StopRequest; answers when the VM has ended
 //	GET  /v1/vm/wait    ExitStatus, when the VM has ended
 //
@@ -63,6 +64,7 @@ func NewAPI(name string) *API {
 	a.Mux.HandleFunc("PUT /v1/vm/grow", a.command(func(_ *http.Request, vm *VM) error { return vm.GrowDisks() }))
 	a.Mux.HandleFunc("GET /v1/vm/balloon", a.getBalloon)
 	a.Mux.HandleFunc("PUT /v1/vm/balloon", a.setBalloon)
+	a.Mux.HandleFunc("PUT /v1/vm/console/size", a.resizeConsole)
 	a.Mux.HandleFunc("PUT /v1/vm/stop", a.stop)
 	a.Mux.HandleFunc("GET /v1/vm/wait", a.wait)
 	a.Mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

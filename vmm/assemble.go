@@ -177,7 +177,7 @@ func (vm *VM) addDevices(console *Console) error {
 		vm.snapshotters = append(vm.snapshotters, cpuState{c.kvm})
 	}
 	vm.snapshotters = append(vm.snapshotters, vm.serial, vm.rtc, keyboard, vm.pm, panicked)
-	for _, add := range []func() error{vm.addDisks, vm.addNets, vm.addRNG, vm.addBalloon, vm.addVsock} {
+	for _, add := range []func() error{vm.addDisks, vm.addNets, vm.addRNG, vm.addBalloon, vm.addVsock, func() error { return vm.addHVC(out) }} {
 		if err := add(); err != nil {
 			return err
 		}

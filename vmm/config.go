@@ -44,6 +44,9 @@ type Config struct {
 	Hugepages bool `json:"hugepages,omitempty"`
 	// Console is one of the Console constants; empty is ConsoleSocket.
 	Console string `json:"console,omitempty"`
+	// VirtioConsole gives the guest a virtio console, hvc0, on the same
+	// Console as its serial port.
+	VirtioConsole bool `json:"virtio_console,omitempty"`
 	// Disks are the guest's, in this order: vda, vdb, ...
 	Disks []DiskConfig `json:"disks,omitempty"`
 	// Nets are the guest's network cards: eth0, eth1, ...

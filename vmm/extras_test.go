@@ -11,7 +11,7 @@ import (
 // destination, and has them there.
 func TestVMWithDevicesThatNeedNothingOfItsHostMoves(t *testing.T) {
 	config := tinyConfig("beat=50")
-	config.RNG, config.Balloon = true, &BalloonConfig{Size: 1 << 20, FreePageReporting: true}
+	config.RNG, config.VirtioConsole, config.Balloon = true, true, &BalloonConfig{Size: 1 << 20, FreePageReporting: true}
 	vm, out := boot(t, config)
 	out.wait(t, 1, "beat ")
 	if err := errors.Join(vm.SetBalloon(3<<20), vm.Depart(), vm.Pause(t.Context())); err != nil {
@@ -25,7 +25,7 @@ func TestVMWithDevicesThatNeedNothingOfItsHostMoves(t *testing.T) {
 	for _, d := range moved.VirtioDevices() {
 		ids = append(ids, d.ID)
 	}
-	if got := strings.Join(ids, " "); got != "rng0 balloon0" {
+	if got := strings.Join(ids, " "); got != "rng0 balloon0 console0" {
 		t.Errorf("it has %s", got)
 	}
 	if s, err := moved.Balloon(t.Context()); err != nil || s.Target != 3<<20 {

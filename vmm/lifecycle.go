@@ -128,6 +128,7 @@ func (vm *VM) resume() error {
 // goOn lets the vCPUs, the devices and whoever types run.
 func (vm *VM) goOn() {
 	vm.releaseVirtio()
+	vm.tellSize()
 	vm.serial.Resume()
 	vm.cpus.resume()
 }
@@ -212,7 +213,7 @@ func (vm *VM) finish() {
 		vm.stopTyping()
 	}
 	if vm.serial != nil {
-		vm.flushSerial()
+		vm.flushConsoles()
 		vm.rtc.Close()
 	}
 	vm.mu.Lock()
@@ -223,11 +224,14 @@ func (vm *VM) finish() {
 	close(vm.done)
 }
 
-// flushSerial lets the last of the guest's output out, unless whoever takes
+// flushConsoles lets the last of the guest's output out, unless whoever takes
 // it does not take it.
-func (vm *VM) flushSerial() {
+func (vm *VM) flushConsoles() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
+	if err := vm.flushHVC(ctx); err != nil {
+		vm.log.Warn("console output was lost", "err", err)
+	}
 	if err := errors.Join(vm.serial.Flush(ctx), vm.serial.Close()); err != nil {
 		vm.log.Warn("console output was lost", "bytes", vm.serial.Dropped(), "err", err)
 	}
@@ -238,7 +242,7 @@ func (vm *VM) typeInput(ctx context.Context, c *Console) {
 	for {
 		select {
 		case p := <-c.input:
-			if n, err := vm.serial.InputAll(ctx, p); err != nil {
+			if n, err := vm.typeAll(ctx, p); err != nil {
 				vm.log.Warn("typed, but not taken by the guest", "bytes", len(p)-n)
 				return
 			}

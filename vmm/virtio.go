@@ -26,7 +26,7 @@ type virtioDevice struct {
 // virtioDevices is how many virtio devices the VM is to have.
 func (c Config) virtioDevices() int {
 	n := len(c.Disks) + len(c.Nets)
-	for _, has := range []bool{c.RNG, c.Balloon != nil, c.Vsock != nil} {
+	for _, has := range []bool{c.RNG, c.Balloon != nil, c.Vsock != nil, c.VirtioConsole} {
 		if has {
 			n++
 		}

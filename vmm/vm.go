@@ -18,8 +18,8 @@ import (
 type Options struct {
 	// Logger takes what the VMM has to say; nil discards it.
 	Logger *slog.Logger
-	// Console is what the guest's serial port is connected to; nil is
-	// nothing.
+	// Console is what the guest's serial port, and its virtio console, are
+	// connected to; nil is nothing.
 	Console *Console
 	// Name, if not empty, replaces the name that an incoming VM had.
 	Name string
@@ -67,6 +67,7 @@ type VM struct {
 	nets    []*netCard
 	balloon *ballooned // nil: there is none
 	vsock   *vsocket   // nil: there is none
+	hvc     *hvc       // nil: there is none
 
 	// stopTyping ends typeInput.
 	stopTyping context.CancelFunc

@@ -12,15 +12,18 @@ import (
 	"golang.org/x/term"
 
 	"microvm/devices/console"
+	"microvm/vmm"
 )
 
 var consoleCommand = command{
 	name:    "console",
-	summary: "Connect this terminal to a VM's serial console",
+	summary: "Connect this terminal to a VM's console",
 	usage:   "console VM",
 	about: `
 Shows the last of what the guest printed, then what it prints; what is typed
 goes to the guest. Ctrl-a x leaves, the VM runs on; Ctrl-a h lists the keys.
+A virtio console (run --virtio-console) gets the size of this terminal, and hears
+when it changes: of several terminals, the last that was attached or resized.
 Without a terminal, what is read from stdin is typed, and the command ends
 with the VM.`,
 	examples: []string{"microvm console a"},
@@ -42,6 +45,10 @@ with the VM.`,
 			var in io.Reader = os.Stdin
 			if term.IsTerminal(int(os.Stdin.Fd())) {
 				fmt.Fprintf(os.Stderr, "console of %s; Ctrl-a x leaves\r\n", client.Instance.Name)
+				followSize(ctx, os.Stdin, func(columns, rows uint16) {
+					// Without a virtio console there is nobody to tell.
+					_ = client.ResizeConsole(ctx, vmm.ConsoleSize{Columns: columns, Rows: rows})
+				})
 				in = console.NewFilter(os.Stdin, os.Stderr)
 			}
 			go func() {

@@ -16,7 +16,7 @@ import (
 var runCommand = command{
 	name:    "run",
 	summary: "Boot a VM",
-	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--net tap=auto[,bridge=NAME]]... [--rng] [--balloon SIZE] [--vsock cid=N] [--name NAME] [--detach]",
+	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--net tap=auto[,bridge=NAME]]... [--rng] [--balloon SIZE] [--vsock cid=N] [--virtio-console] [--name NAME] [--detach]",
 	about: `
 Without -k the embedded tiny kernel boots, a small guest for tests; -p has its
 parameters then, such as "work=write order=rand beat=1000".
@@ -48,6 +48,11 @@ state directory, and writes "CONNECT PORT\n"; after "OK HOSTPORT\n" it talks to 
 listens on that port in the guest. A guest that connects to CID 2, port PORT, gets to
 the program that listens on the unix socket UDS_PORT.
 
+--virtio-console gives the guest a virtio console, hvc0, besides its serial port: the
+kernel prints there with -p console=hvc0. Both show on the same console. What is
+typed goes to hvc0 once the guest has a driver for it (virtio_console), to the
+serial port before; and hvc0 has the size of the terminal.
+
 With --console stdio, the default, this terminal is the guest's serial console:
 Ctrl-a x ends the VM. A first SIGINT, SIGTERM or SIGHUP ends it too, unless part
 of it lives on another host; a second one ends it in any case.
@@ -75,11 +80,12 @@ error; registers on stderr); 34 its kernel panicked.`,
 		flags.VarP(&memory, "memory", "m", "guest memory: bytes, or with K, M, G")
 		flags.StringVar(&config.Name, "name", "", "the VM's name (default vmPID)")
 		flags.BoolVar(&detach, "detach", false, "return once the VM runs, and print its name")
-		flags.StringVar(&config.Console, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off; with --detach socket")
+		flags.StringVar(&config.Console, "console", vmm.ConsoleStdio, "the guest's console: stdio, socket or off; with --detach socket")
 		flags.BoolVar(&config.Hugepages, "hugepages", false, "take guest memory from the pool of 2 MiB pages")
 		flags.StringArrayVar(&disks, "disk", nil, "`file` or block device, with options: FILE[,ro][,serial=TEXT][,queues=N]; may be repeated")
 		var nets []string
 		flags.StringArrayVar(&nets, "net", nil, "network `card`: tap=auto|NAME[,mac=MAC][,mtu=N][,queues=N][,bridge=NAME][,owner=UID] or fd=N[,mac=MAC][,mtu=N]; may be repeated")
+		flags.BoolVar(&config.VirtioConsole, "virtio-console", false, "give the guest a virtio console, hvc0, on the same console as the serial port")
 		var ballooning, vsock string
 		flags.StringVar(&vsock, "vsock", "", "`cid=N[,path=UDS]` of a vsock device")
 		flags.StringVar(&ballooning, "balloon", "", "`size` of a memory balloon, with options: SIZE[,deflate-on-oom][,free-page-reporting]")

@@ -88,6 +88,10 @@ func (s *session) attachTerminal(ctx context.Context, vm *vmm.VM) (restore func(
 		}
 		in = console.NewFilter(os.Stdin, os.Stderr)
 	}
+	followSize(ctx, os.Stdin, func(columns, rows uint16) {
+		// Without a virtio console there is nobody to tell.
+		_ = vm.ResizeConsole(vmm.ConsoleSize{Columns: columns, Rows: rows})
+	})
 	go func() {
 		err := typeAll(ctx, s.console, in)
 		if errors.Is(err, console.ErrLeave) {

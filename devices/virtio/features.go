@@ -10,6 +10,7 @@ import (
 const (
 	IDNetwork = 1
 	IDBlock   = 2
+	IDConsole = 3
 	IDEntropy = 4
 	IDBalloon = 5
 	IDVsock   = 19
