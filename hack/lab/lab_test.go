@@ -13,6 +13,9 @@ import (
 // selftest is the one package whose tests are about the lab and not about the program.
 const selftest = "microvm/hack/lab/selftest"
 
+// commands is the package whose tests boot Debian.
+const commands = "microvm/cmd/microvm"
+
 // Every test with the tag linuxguest, wherever it is, each package in a lab of its own.
 func TestLinuxGuestsInTheLab(t *testing.T) {
 	if testing.Short() {
@@ -29,6 +32,7 @@ func TestLinuxGuestsInTheLab(t *testing.T) {
 				Tests:   p.Tests,
 				Modules: []string{"veth", "sch_netem"},
 				Program: p.Path != selftest,
+				Root:    p.Path == commands,
 			})
 		})
 	}

@@ -5,15 +5,12 @@
 #   mv.job=shell      a shell on ttyS0 (the default)
 #   mv.job=checksum   copy and checksum 64 MiB in a loop, a part on each CPU; says "sum ok N up SECONDS" each round
 #   mv.job=poweroff   power off at once
-#   mv.job=disk       write to an ext4 file system on /dev/vda, fsync, read back, in a loop; "disk ok N up SECONDS"
 #   mv.job=fio        measure the disk with the serial number "data" by fio, which is on the one with "debian"; a line
 #                     "fio JOB-DEPTH KIB_PER_SECOND REQUESTS_PER_SECOND" for each job, at the end "fio end"
 #   mv.fill=MIB       first fill that much memory with random bytes (checksum verifies them at its end)
 #   mv.size=MIB       checksum: how much instead of 64
-#   mv.size=MIB       disk: how much of the disk instead of 4
-#   mv.rounds=N       checksum, disk: power off after N rounds (default: go on; checksum: to the round in which a
-#                     line is typed on ttyS0)
-# What went wrong starts a line with SUM BAD, FILL BAD, DISK BAD, UPTIME BAD or DMESG BAD.
+#   mv.rounds=N       checksum: power off after N rounds (default: to the round in which a line is typed on ttyS0)
+# What went wrong starts a line with SUM BAD, FILL BAD, UPTIME BAD or DMESG BAD.
 export PATH=/bin HOME=/ TERM=vt100
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -100,34 +97,6 @@ checksum() {
 	awk '$1 == "HYP:" { for (i = 2; i <= NF && $i ~ /^[0-9]+$/; i++) n += $i } END { print "async pages ready", n + 0 }' /proc/interrupts
 }
 
-# disk: each CPU writes a file of its own anew, with fsync, and reads it back from the disk: its pages are dropped from
-# the cache first. Everything is looked at once more when it has been mounted anew.
-write_file() {
-	dd if=/dev/urandom of=/disk/file.$1 bs=256k count=$(($(param mv.size 4) * 4 / cpus)) conv=fsync 2> /tmp/dd.$1 ||
-		{ echo "DISK BAD write $1: $(cat /tmp/dd.$1)"; }
-	md5sum < /disk/file.$1 > /tmp/disk.want.$1
-}
-read_file() { md5sum < /disk/file.$1 > /tmp/disk.got.$1; }
-disk() {
-	rounds=$(param mv.rounds 0)
-	mkdir -p /disk
-	mount -t ext4 /dev/vda /disk || { echo "DISK BAD mount"; return; }
-	echo "disk start"
-	round=0
-	while [ "$rounds" -eq 0 ] || [ $round -lt "$rounds" ]; do
-		round=$((round + 1))
-		on_each_cpu write_file
-		echo 3 > /proc/sys/vm/drop_caches
-		on_each_cpu read_file
-		compare disk "DISK BAD round $round" && echo "disk ok $round up $(uptime_now)"
-		dmesg_check
-	done
-	umount /disk && mount -t ext4 /dev/vda /disk || echo "DISK BAD mount again"
-	on_each_cpu read_file
-	compare disk "DISK BAD end" && umount /disk && echo "disk end ok"
-	[ -z "$dmesg_bad" ] && echo "dmesg ok"
-}
-
 root=$(param root "")
 if [ -n "$root" ]; then
 	mkdir -p /root-disk && mount -t ext4 "$root" /root-disk || { echo "mount $root: failed"; poweroff -f; }
@@ -168,7 +137,6 @@ if [ "$fill" -gt 0 ]; then
 fi
 case $(param mv.job shell) in
 checksum) checksum ;;
-disk) disk ;;
 poweroff) ;;
 fio) run_fio ;;
 shell)
