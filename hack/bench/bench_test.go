@@ -112,3 +112,15 @@ func TestEachGroupOfRowsCanBeChosen(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestWhatFioSaysIsRead(t *testing.T) {
+	f, err := fioFigures([]string{"[    1.0] noise", "fio randread-32 40000 10000", "fio read-4 2048 2", "fio end"})
+	if err != nil || len(f) != 2 || f["randread-32"] != 10000 || f["read-4"] != 2<<20 {
+		t.Errorf("%v, %v", f, err)
+	}
+	for _, line := range []string{"fio randread-1 0 0", "fio read-4 x 3"} {
+		if f, err := fioFigures([]string{line}); err == nil {
+			t.Errorf("%q gives %v", line, f)
+		}
+	}
+}

@@ -48,11 +48,21 @@ func (b *bench) groupInLab(group string) ([]result, error) {
 		return nil, err
 	}
 	var out bytes.Buffer
+	var env, disks []string
+	modules := []string{"sch_netem"}
+	if group == "disk" {
+		root, err := labvm.RootImage(cache, b.log)
+		if err != nil {
+			return nil, err
+		}
+		modules, disks = append(modules, "brd"), []string{root}
+		env = []string{labvm.EnvGuestRoot + "=/dev/vda", dataDisk + "=/dev/ram0"}
+	}
 	status, err := pieces.Run(b.context, labvm.Options{
 		Command: []string{labBench, "--here", "--rows", group, "--pairs", strconv.Itoa(b.pairs),
 			"--mem", strconv.Itoa(b.labMem), "--microvm", labMicroVM, "--tiny", labTiny, "--json", "-"},
-		Files:   []labvm.File{{Host: self, Guest: labBench}, {Host: b.microvm, Guest: labMicroVM}, {Host: b.tiny, Guest: labTiny}},
-		Modules: []string{"sch_netem"}, QEMU: true, Stdout: &out, Stderr: b.log,
+		Files: []labvm.File{{Host: self, Guest: labBench}, {Host: b.microvm, Guest: labMicroVM}, {Host: b.tiny, Guest: labTiny}},
+		Env:   env, Disks: disks, Modules: modules, QEMU: true, Stdout: &out, Stderr: b.log,
 	})
 	if err != nil {
 		return nil, err

@@ -41,6 +41,7 @@ var (
 	nanoseconds  = unit{name: "ns", divisor: 1}
 	mebibytes    = unit{name: "MiB", divisor: 1 << 20}
 	megabytes    = unit{name: "MB/s", divisor: 1e6, more: true}
+	perSecond    = unit{name: "/s", divisor: 1, more: true}
 	percent      = unit{name: "%", divisor: 0.01, more: true}
 	count        = unit{name: "", divisor: 1}
 )
@@ -97,6 +98,7 @@ func table(mem int) []row {
 	for _, cpus := range []int{1, 2, 4, 8} {
 		rows = append(rows, row{"scale", fmt.Sprintf("postcopy, %d vCPUs: stall", cpus), postcopy(cpus), "blocktime", milliseconds, ""})
 	}
+	rows = append(rows, diskRows()...)
 	rows = append(rows, row{"boot", "boot: process start to the guest's init", boot{}, "init", milliseconds, "0.8x"})
 	for _, rtt := range []int{1, 5, 20} {
 		rows = append(rows, row{"push", fmt.Sprintf("postcopy push at %d ms of round trip, share of the link", rtt), push{rtt: rtt, mem: mem}, "share", percent, "over 90 %"})
