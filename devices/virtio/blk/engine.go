@@ -81,8 +81,10 @@ func (d *Disk) viaRing(r *request) bool {
 	return true
 }
 
-// reap takes what the ring has done.
+// reap takes what the ring has done, and gives it to the driver as much at
+// once as there is.
 func (d *Disk) reap() {
+	var done answers
 	for stop := false; !stop; {
 		d.ring.wait(func(id uint64, res int32) {
 			if id == idStop {
@@ -100,9 +102,9 @@ func (d *Disk) reap() {
 				r.chain.MarkWritten(0, n)
 			}
 			d.counts.ring.Add(1)
-			d.answer(r, kind, n, nil)
-			d.release(r)
+			done.add(d, r, kind, n)
 		})
+		done.send(d)
 	}
 	d.ring.close()
 }

@@ -114,34 +114,12 @@ func (d *Disk) release(r *request) {
 func (d *Disk) do() {
 	for r := range d.work {
 		kind, bytes, err := d.perform(r)
-		d.answer(r, kind, bytes, err)
+		if written, ok := d.settle(r, kind, bytes, err); ok {
+			if err := r.queue.Push(&r.chain, written); err != nil {
+				r.queue.Fail(err)
+			}
+		}
 		d.release(r)
-	}
-}
-
-// answer gives a request's chain back, with what has become of it.
-func (d *Disk) answer(r *request, kind uint32, bytes uint64, err error) {
-	r.status[0] = statusOK
-	switch {
-	case errors.Is(err, errUnsupported):
-		r.status[0] = statusUnsupported
-	case err != nil:
-		r.status[0] = statusError
-	}
-	d.counts.add(kind, bytes, time.Since(r.began), err)
-	if err != nil {
-		d.complain(err)
-	}
-	written := uint32(0)
-	if err == nil {
-		written = uint32(r.chain.WriteLen) // the status comes last
-	}
-	if err := r.chain.WriteAt(r.status[:], r.chain.WriteLen-1); err != nil {
-		r.queue.Fail(fmt.Errorf("write a request's status: %w", err))
-		return
-	}
-	if err := r.queue.Push(&r.chain, written); err != nil {
-		r.queue.Fail(err)
 	}
 }
 
