@@ -101,6 +101,7 @@
 //	loader           devices, once
 //
 // A page belongs at the source to whoever claims it first in a bitmap, the
-// pusher or the answer to a request, and is sent once; at the destination it
-// is asked for once, however many wait for it.
+// pusher or the answer to a request. At the destination it is asked for once,
+// however many wait for it. If the pusher has claimed it by then it is sent a
+// second time, on urgent, where nothing is before it.
 package migration

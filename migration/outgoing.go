@@ -23,6 +23,7 @@ type outgoing struct {
 	claimed   atomic.Uint64                                // target pages sent or about to be
 	dataPages atomic.Uint64                                // target pages sent as data, each time
 	zeroPages atomic.Uint64                                // and as zeros
+	repeated  atomic.Uint64                                // sent again, since they were asked for on their way; in neither
 	wire      atomic.Uint64                                // bytes written to any channel
 	channels  [multiChannels + wire.MaxMulti]atomic.Uint64 // and to each, by its place among them
 	packed    packStats
@@ -160,15 +161,28 @@ func (b *batch) add(block int, page uint64) {
 	b.addRun(block, page*perHost, perHost)
 }
 
+// repeat appends a host page that was sent before.
+func (b *batch) repeat(block int, page uint64) {
+	perHost := b.o.blocks[block].perHost
+	b.append(block, page*perHost, perHost)
+	b.o.repeated.Add(perHost)
+}
+
 // addRun appends target pages, all of them as data or as zeros.
 func (b *batch) addRun(block int, first, pages uint64) {
+	if b.append(block, first, pages) == wire.KindZero {
+		b.o.zeroPages.Add(pages)
+	} else {
+		b.o.dataPages.Add(pages)
+	}
+}
+
+func (b *batch) append(block int, first, pages uint64) (kind wire.Kind) {
 	mem := b.o.blocks[block].run(first, pages)
 	kind, count := wire.KindData, uint32(pages)
 	if mem == nil {
 		kind = wire.KindZero
-		b.o.zeroPages.Add(pages)
 	} else {
-		b.o.dataPages.Add(pages)
 		b.bytes += len(mem)
 	}
 	grows := b.open.Count > 0 && b.open.Block == uint16(block) && b.open.Kind == kind &&
@@ -183,6 +197,7 @@ func (b *batch) addRun(block int, first, pages uint64) {
 	if kind == wire.KindData {
 		b.mem = b.mem[:b.open.Count*wire.PageSize] // pages follow one another in the block
 	}
+	return kind
 }
 
 // seal closes the run that could still grow.

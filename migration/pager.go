@@ -221,8 +221,8 @@ func (p *pager) place(block int, first, count uint64, data []byte) error {
 		defer p.early.RUnlock()
 	}
 	if !p.listening.Load() {
-		p.sums.placed(block, first, count, data)
 		if !whole {
+			p.sums.placed(block, first, count, data)
 			return p.patch(b, off, length, data)
 		}
 		return p.replace(b, block, off, length, data)
@@ -231,9 +231,8 @@ func (p *pager) place(block int, first, count uint64, data []byte) error {
 		return protocolError("RAM", "RAM block %q: pages [%d, +%d) are not whole host pages of %d bytes", b.Name(), first, count, b.PageSize())
 	}
 	if p.left.Load() == 0 {
-		return nil // sent again, around a broken connection
+		return nil // sent again
 	}
-	p.sums.placed(block, first, count, data)
 	return p.install(block, off, length, data)
 }
 
@@ -255,6 +254,7 @@ func (p *pager) replace(b *memslot.Block, block int, off, length uint64, data []
 		}
 		var err error
 		if present {
+			p.sums.placed(block, off/wire.PageSize, n/wire.PageSize, part(n))
 			err = b.Overwrite(off, n, part(n))
 		} else {
 			err = p.install(block, off, n, part(n))
@@ -326,6 +326,8 @@ func (p *pager) install(block int, off, length uint64, data []byte) error {
 		}
 		if n > 0 {
 			p.arrived(block, off, n, came)
+			// Of what comes twice, this is what the guest has.
+			p.sums.placed(block, off/wire.PageSize, n/wire.PageSize, data[:min(n, uint64(len(data)))])
 			p.left.Add(-int64(n / wire.PageSize))
 		}
 		switch err {
@@ -333,8 +335,9 @@ func (p *pager) install(block int, off, length uint64, data []byte) error {
 			// EAGAIN: the address space was changing under the call (a
 			// fork, an mmap elsewhere). What is left is tried again.
 		case unix.EEXIST:
-			// The page was placed before: sent twice, around a broken
-			// connection. What is there may be newer; it stays.
+			// The page was placed before: sent twice, since it was asked
+			// for when it was on its way, or around a broken connection.
+			// What is there may be newer; it stays.
 			p.arrived(block, off+n, b.PageSize(), came)
 			n += b.PageSize()
 		default:

@@ -60,7 +60,11 @@ func newAnswerer(o *outgoing, l *link) *answerer {
 	return &answerer{o: o, l: l, batch: newBatch(o, urgentChannel, sendsUrgent), block: -1}
 }
 
-// pages sends what req asks for and was not sent before, on the urgent channel.
+// pages sends what req asks for on the urgent channel: what was not sent before,
+// and what was but has not arrived, or nobody would ask for it. That is on its way
+// behind other pages, for as long as a socket's worth of them takes, and the guest
+// stands still. The destination keeps what comes first. Large host pages are not
+// sent again: one of them takes as long as all that is before it.
 func (a *answerer) pages(req wire.ReqPages) error {
 	if req.Block != nil {
 		block, ok := a.o.byName[string(req.Block)]
@@ -86,6 +90,8 @@ func (a *answerer) pages(req wire.ReqPages) error {
 		if a.o.claim(a.block, page) {
 			a.o.faults.add(a.block, page, b.directions(page))
 			a.batch.add(a.block, page)
+		} else if b.perHost == 1 {
+			a.batch.repeat(a.block, page)
 		}
 		if a.batch.full() || (page == end-1 && !a.batch.empty()) {
 			if err := a.batch.send(a.l.urgent); err != nil {

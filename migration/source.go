@@ -230,6 +230,7 @@ func (s *Source) finish(rep *Report, err error) (*Report, error) {
 	}
 	rep.Throttle = s.throttle.report()
 	rep.RAM.PagesZero = s.ram.zeroPages.Load()
+	rep.RAM.PagesRepeated = s.ram.repeated.Load()
 	rep.RAM.PagesPostcopy = s.ram.dataPages.Load() - rep.RAM.PagesPrecopy
 	rep.RAM.BytesWire = s.ram.wire.Load()
 	rep.ChannelBytes = s.channelBytes()

@@ -9,8 +9,8 @@ import (
 )
 
 // sums keeps the CRC-32C of every target page as it was placed, for --verify.
-// A page has one placer, since the source sends it once; around a broken
-// connection it may be placed again, with the same contents. A nil *sums keeps
+// A page may come twice, on two channels at once; the sum is that of the one that
+// was put in place, by whoever did that. A nil *sums keeps
 // nothing.
 type sums struct {
 	got  [][]uint32 // by block, by target page
