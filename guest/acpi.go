@@ -39,8 +39,8 @@ func newACPI(c Config) (acpiTables, error) {
 	madt := add(newMADT(c.CPUs))
 	xsdt := add(newTable("XSDT", 1, u64s(fadt, madt)))
 	copy(blob, newRSDP(xsdt))
-	if len(blob) > acpiEnd-acpiBase {
-		return acpiTables{}, fmt.Errorf("ACPI tables for %d virtio-mmio devices: %d bytes, there is room for %d", len(c.VirtioMMIO), len(blob), acpiEnd-acpiBase)
+	if len(blob) > tablesEnd-acpiBase {
+		return acpiTables{}, fmt.Errorf("ACPI tables for %d virtio-mmio devices: %d bytes, there is room for %d", len(c.VirtioMMIO), len(blob), tablesEnd-acpiBase)
 	}
 	return acpiTables{blob, at}, nil
 }

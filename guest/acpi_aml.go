@@ -15,8 +15,10 @@ const (
 	amlScopeOp    = 0x10
 	amlBufferOp   = 0x11
 	amlPackageOp  = 0x12
+	amlMethodOp   = 0x14
 	amlExtOp      = 0x5B
 	amlDeviceOp   = 0x82
+	amlNotifyOp   = 0x86
 
 	resIRQ      = 0x22 // small, 2 bytes: edge, active high, exclusive
 	resIO       = 0x47 // small, 7 bytes
@@ -105,6 +107,17 @@ func amlDevice(name string, body ...[]byte) []byte {
 
 func amlPackage(elements ...[]byte) []byte {
 	return join([]byte{amlPackageOp}, amlPkg(join([]byte{byte(len(elements))}, join(elements...))))
+}
+
+// amlMethod is a method, serialized, with args arguments.
+func amlMethod(name string, args byte, body ...[]byte) []byte {
+	const serialized = 1 << 3
+	return join([]byte{amlMethodOp}, amlPkg(join([]byte(name), []byte{args | serialized}, join(body...))))
+}
+
+// amlNotify is Notify(device, v); the device is looked for in the scopes around.
+func amlNotify(device string, v uint64) []byte {
+	return join([]byte{amlNotifyOp}, []byte(device), amlInt(v))
 }
 
 // amlResources is a ResourceTemplate: a buffer of descriptors with an end tag,

@@ -53,6 +53,8 @@ func TestAMLEncodings(t *testing.T) {
 		{"scope", amlScope("_SB_"), []byte{0x10, 5, '_', 'S', 'B', '_'}},
 		{"device", amlDevice("COM1", []byte{0xA3}), []byte{0x5B, 0x82, 6, 'C', 'O', 'M', '1', 0xA3}},
 		{"package", amlPackage(amlInt(5), amlInt(0)), []byte{0x12, 5, 2, 0x0A, 5, 0}},
+		{"method", amlMethod("_EVT", 1, []byte{0xA3}), []byte{0x14, 7, '_', 'E', 'V', 'T', 9, 0xA3}},
+		{"notify", amlNotify("VGEN", 0x80), []byte("\x86VGEN\x0A\x80")},
 		{"resources", amlResources(resISAIRQ(4)), []byte{0x11, 8, 0x0A, 5, 0x22, 0x10, 0, 0x79, 0}},
 		{"ports", resIOPorts(0x3F8, 8), []byte{0x47, 1, 0xF8, 3, 0xF8, 3, 1, 8}},
 		{"memory", resMemory(0xD000_1000, 0x1000), []byte{0x86, 9, 0, 1, 0, 0x10, 0, 0xD0, 0, 0x10, 0, 0}},

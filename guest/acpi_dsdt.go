@@ -31,6 +31,7 @@ func dsdtBody(mmio []MMIODevice) []byte {
 			presentEnabled,
 			amlName("_CRS", amlResources(resIOPorts(PVPanicPort, 1)))),
 	}
+	devices = append(devices, generationDevices()...)
 	for i, d := range mmio {
 		devices = append(devices, amlDevice(fmt.Sprintf("VR%02X", i),
 			amlName("_HID", amlText("LNRO0005")),
@@ -46,7 +47,7 @@ func dsdtBody(mmio []MMIODevice) []byte {
 // checkMMIO refuses virtio-mmio windows that are out of place or overlap, and
 // interrupts that do not exist or are not the device's own.
 func checkMMIO(mmio []MMIODevice) error {
-	taken := map[uint32]string{timerIRQ: "the timer", timerGSI: "the timer", COM1IRQ: "COM1", RTCIRQ: "the RTC", SCIIRQ: "ACPI"}
+	taken := map[uint32]string{timerIRQ: "the timer", timerGSI: "the timer", COM1IRQ: "COM1", RTCIRQ: "the RTC", SCIIRQ: "ACPI", GenerationIRQ: "the VM generation ID"}
 	for i, d := range mmio {
 		name := fmt.Sprintf("virtio-mmio device %d at %#x", i, d.Addr)
 		if d.Addr%MMIOSize != 0 || d.Addr < MMIOBase || d.Addr >= MMIOEnd || d.Size == 0 || d.Size > MMIOEnd-d.Addr {

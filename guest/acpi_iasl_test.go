@@ -97,7 +97,10 @@ func TestACPICAReadsTheDSDT(t *testing.T) {
 				`IRQNoFlags ()`:                                                     2,
 				`"LNRO0005"`:                                                        devices,
 				`Memory32Fixed (ReadWrite,`:                                         devices,
-				`(ResourceConsumer, Edge, Active`:                                   devices,
+				`(ResourceConsumer, Edge, Active`:                                   devices + 1,
+				`"VM_Gen_Counter"`:                                                  2,
+				`Method (_EVT, 1, Serialized)`:                                      1,
+				`Notify (VGEN, 0x80)`:                                               1,
 			}
 			for text, n := range want {
 				if got := strings.Count(dsl, text); got != n {

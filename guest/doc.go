@@ -21,6 +21,7 @@
 //	0x0009_FC00  EBDA, reserved
 //	0x000A_0000  in no E820 entry
 //	0x000E_0000  ACPI: RSDP, FACS, DSDT, FADT, MADT, XSDT; reserved
+//	0x000F_F000  VM generation ID; reserved
 //	0x0010_0000  kernel where it asks to be; initramfs as high as it may go
 //	0xC000_0000  end of low RAM at the latest (LowRAMEnd)
 //	0xD000_0000  virtio-mmio devices, 4 KiB each (MMIOBase)

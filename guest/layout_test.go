@@ -64,7 +64,7 @@ func TestLowMemoryPiecesDoNotOverlap(t *testing.T) {
 	b := bootParams{ram: newRAM(t, MaxRAM).regions, initrd: span{1 << 30, 2 << 30}}
 	pieces := []piece{biosData(), bootGDT(), b.startInfo(), b.zeroPage(nil), bootPageTables(),
 		{"command line", cmdlineAddr, make([]byte, cmdlineArea)}, {"EBDA", ebdaBase, make([]byte, 1024)},
-		{"ACPI", acpiBase, acpi.blob}, {"kernel", kernelMin, nil}}
+		{"ACPI", acpiBase, acpi.blob}, {"generation ID", GenerationAddr, make([]byte, pageSize)}, {"kernel", kernelMin, nil}}
 	for i, p := range pieces[1:] {
 		if prev := pieces[i]; prev.gpa+uint64(len(prev.data)) > p.gpa {
 			t.Errorf("%s: %d bytes at %#x reach into the %s at %#x", prev.what, len(prev.data), prev.gpa, p.what, p.gpa)

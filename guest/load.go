@@ -14,6 +14,7 @@ type Config struct {
 	CPUs       int    // 1 to MaxCPUs
 	RAM        uint64 // bytes, see RAMRegions
 	VirtioMMIO []MMIODevice
+	Generation GenerationID
 }
 
 // MMIODevice is one virtio-mmio register window, announced by ACPI.
@@ -88,7 +89,7 @@ func Load(mem GuestMemory, c Config) (*Entry, error) {
 		}
 	}
 	b := bootParams{ram: ram, initrd: initrd, cmdlineLen: len(cmdline) - 1, rsdp: acpi.rsdp}
-	pieces := []piece{{"command line", cmdlineAddr, cmdline}, {"ACPI tables", acpiBase, acpi.blob}, biosData()}
+	pieces := []piece{{"command line", cmdlineAddr, cmdline}, {"ACPI tables", acpiBase, acpi.blob}, {"VM generation ID", GenerationAddr, c.Generation[:]}, biosData()}
 	if k.pvh {
 		pieces = append(pieces, b.startInfo())
 	} else {

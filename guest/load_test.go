@@ -10,6 +10,7 @@ import (
 func TestBzImageIsLoadedByThe64BitBootProtocol(t *testing.T) {
 	kernel, initrd := bzImageFile(nil), pattern(300_001, 9)
 	c := baseConfig(file("vmlinuz", kernel))
+	c.Generation = GenerationID([]byte("one generation's"))
 	c.Initrd = file("initrd.gz", initrd)
 	m := newRAM(t, c.RAM)
 	e, err := Load(m, c)
@@ -47,6 +48,9 @@ func TestBzImageIsLoadedByThe64BitBootProtocol(t *testing.T) {
 	}
 	if le.Uint64(zp[zpACPIRSDP:]) != acpiBase {
 		t.Errorf("acpi_rsdp_addr %#x", le.Uint64(zp[zpACPIRSDP:]))
+	}
+	if got := m.read(GenerationAddr, 16); string(got) != "one generation's" {
+		t.Errorf("VM generation ID %q", got)
 	}
 	if zp[zpE820Count] != 5 || le.Uint64(zp[zpE820Table+8:]) != ebdaBase {
 		t.Errorf("E820: %d entries, first of %#x bytes", zp[zpE820Count], le.Uint64(zp[zpE820Table+8:]))

@@ -144,6 +144,9 @@ func (vm *VM) addDevices(console *Console) error {
 	if err != nil {
 		return err
 	}
+	if vm.generation, err = line(guest.GenerationIRQ); err != nil {
+		return err
+	}
 	vm.serial = devices.NewSerial(serialLine, out)
 	vm.serial.Pause()
 	vm.pm = devices.NewPM(levelLine{vm.kvm, guest.SCIIRQ}, func() { vm.end(nil, "powered off") })

@@ -64,6 +64,7 @@ func (vm *VM) boot(files *bootFiles) error {
 		RAM:     vm.config.Memory,
 
 		VirtioMMIO: vm.virtioPlaces(),
+		Generation: newGeneration(),
 	})
 	if err != nil {
 		return err

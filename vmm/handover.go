@@ -73,7 +73,7 @@ func (vm *VM) HandOver() error {
 }
 
 // TakeBack makes this the owner again: the destination has proved that it
-// never ran and never will. The VM is paused then.
+// never ran and never will, or a person has said so. The VM is paused then.
 func (vm *VM) TakeBack() error {
 	if err := vm.allowed(CommandTakeBack); err != nil {
 		return err
@@ -86,6 +86,13 @@ func (vm *VM) TakeBack() error {
 	}
 	vm.returnVsock()
 	vm.returnNets()
+	if vm.inDoubt.Load() {
+		if err := vm.changeGeneration(); err != nil {
+			vm.log.Error("the guest does not know that it may go on twice", "err", err)
+		} else {
+			vm.log.Info("the guest has a new generation ID, should it go on twice")
+		}
+	}
 	return nil
 }
 

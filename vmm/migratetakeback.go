@@ -76,12 +76,21 @@ func (d *departure) tryTakeBack(req TakeBackRequest) (<-chan struct{}, error) {
 			"If it can never be asked again, make sure that it does not run the VM and never will, because its process has ended without having run it, "+
 			"and say so with --force: if it does run it, there are two of it from then on", source.Destination(), vm.Name())
 	case paused:
-		return d.run(vm, source.TakeBack), nil
+		return d.run(vm, func() (*migration.Report, error) { return byHand(vm, source) }), nil
 	case source.Redirect(migration.Address{}, 0):
 		d.wanted = true
 		return d.done, nil
 	}
 	return nil, nil
+}
+
+// byHand takes a VM back upon a person's word. Should it run at its destination
+// all the same, then it goes on twice from the same time: so its generation
+// changes.
+func byHand(vm *VM, source *migration.Source) (*migration.Report, error) {
+	vm.inDoubt.Store(true)
+	defer vm.inDoubt.Store(false)
+	return source.TakeBack()
 }
 
 // back takes the VM back if that is wanted, once a part of the migration has
@@ -92,7 +101,7 @@ func (d *departure) back(report *migration.Report, err error) (*migration.Report
 	d.wanted = false
 	d.mu.Unlock()
 	if wanted && errors.As(err, new(*migration.PausedError)) {
-		if r, terr := d.source.TakeBack(); errors.Is(terr, migration.ErrTakenBack) {
+		if r, terr := byHand(d.api.VM(), d.source); errors.Is(terr, migration.ErrTakenBack) {
 			return r, terr
 		}
 	}

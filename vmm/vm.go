@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"microvm/devices"
 	"microvm/guest"
@@ -68,6 +69,11 @@ type VM struct {
 	balloon *ballooned // nil: there is none
 	vsock   *vsocket   // nil: there is none
 	hvc     *hvc       // nil: there is none
+
+	// generation is the line that tells the guest of a new generation ID.
+	generation *edgeLine
+	// inDoubt: it gets one when it is taken back.
+	inDoubt atomic.Bool
 
 	// stopTyping ends typeInput.
 	stopTyping context.CancelFunc

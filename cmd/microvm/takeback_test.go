@@ -55,6 +55,9 @@ func TestAVMThatNeverRanThereIsTakenBackByHand(t *testing.T) {
 				}
 			}
 			h.must(exitRefused, "migrate", "a", "--take-back", "--force") // it is here already
+			if log := source.stderr.String(); strings.Count(log, "new generation ID") != 1 {
+				t.Errorf("the guest does not know that it may go on twice: %s", log)
+			}
 			if r := h.must(exitFailure, "migrate-cancel", "a"); !strings.Contains(r.stderr, "the guest is here") {
 				t.Errorf("migrate-cancel says: %s", r.stderr)
 			}
