@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	testBinary = "/lab/test"
+	testBinary   = "/lab/test"
+	vsockProgram = "/lab/guest/vsock"
 	// margin is the time kept back, from what `go test -timeout` leaves, for each of: the tests in the lab to print
 	// where they hang, and this process to report it.
 	margin = 10 * time.Second
@@ -33,7 +34,7 @@ type Options struct {
 	Modules   []string // kernel modules besides KVM's
 	MemoryMiB int      // the lab's RAM; 0: the lab's default
 	QEMU      bool     // copy this machine's QEMU into the lab
-	Program   bool     // build the microvm program and put it into the lab's PATH
+	Program   bool     // build the microvm program and put it into the lab's PATH, and what tests put into guests
 	// Root gives the lab a disk with Debian on it, its first, which the tests find by labvm.EnvGuestRoot. Where there
 	// can be no such disk they don't.
 	Root bool
@@ -71,7 +72,9 @@ func Run(t *testing.T, pieces *labvm.Pieces, path string, o Options) {
 	if o.Program {
 		microvm := filepath.Join(dir, "microvm")
 		build(t, "build", "-o", microvm, "microvm/cmd/microvm")
-		files = append(files, labvm.File{Host: microvm, Guest: "/bin/microvm"})
+		vsock := filepath.Join(dir, "vsock")
+		build(t, "build", "-trimpath", "-ldflags=-s -w", "-o", vsock, "microvm/hack/lab/vsock")
+		files = append(files, labvm.File{Host: microvm, Guest: "/bin/microvm"}, labvm.File{Host: vsock, Guest: vsockProgram})
 	}
 	if testdata := filepath.Join(packageDir(t, path), "testdata"); exists(testdata) {
 		files = append(files, labvm.File{Host: testdata, Guest: "/root/testdata"})
@@ -79,6 +82,9 @@ func Run(t *testing.T, pieces *labvm.Pieces, path string, o Options) {
 	var env, disks []string
 	if o.Root {
 		env, disks = rootDisk(t)
+	}
+	if o.Program {
+		env = append(env, labvm.EnvGuestVsock+"="+vsockProgram)
 	}
 	command := []string{testBinary, "-test.v=test2json"}
 	if len(o.Tests) > 0 {

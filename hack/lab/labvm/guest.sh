@@ -3,6 +3,7 @@
 # command line:
 #   root=/dev/vda     go on with the system on that disk
 #   mv.job=shell      a shell on ttyS0 (the default)
+#   mv.tty=hvc0       shell: there instead
 #   mv.job=checksum   copy and checksum 64 MiB in a loop, a part on each CPU; says "sum ok N up SECONDS" each round
 #   mv.job=poweroff   power off at once
 #   mv.job=fio        measure the disk with the serial number "data" by fio, which is on the one with "debian"; a line
@@ -140,8 +141,8 @@ checksum) checksum ;;
 poweroff) ;;
 fio) run_fio ;;
 shell)
-	# A session of its own with ttyS0 as its terminal, so that ^C and job control work as on a real console.
-	PS1='guest# ' setsid sh -c 'exec sh -i < /dev/ttyS0 > /dev/ttyS0 2>&1'
+	# A session of its own with its terminal, so that ^C and job control work as on a real console.
+	PS1='guest# ' setsid sh -c "exec sh -i < /dev/$(param mv.tty ttyS0) > /dev/$(param mv.tty ttyS0) 2>&1"
 	;;
 *) echo "mv.job=$(param mv.job): no such job" ;;
 esac

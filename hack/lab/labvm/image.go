@@ -24,6 +24,8 @@ const (
 	// in the lab; set them natively, where KVM can boot Linux, to run the same tests there.
 	EnvGuestKernel = "MICROVM_GUEST_KERNEL"
 	EnvGuestInitrd = "MICROVM_GUEST_INITRD"
+	// EnvGuestVsock names the program of hack/lab/vsock, for tests that put it before the initramfs, in one file.
+	EnvGuestVsock = "MICROVM_GUEST_VSOCK"
 	// EnvGuestRoot names a disk with Debian on it (RootImage), for tests that want one.
 	EnvGuestRoot = "MICROVM_GUEST_ROOT"
 )
@@ -33,7 +35,7 @@ var (
 	portModules = []string{"virtio_pci", "virtio_console"}
 	hostModules = []string{"irqbypass", "kvm", "kvm_amd"}
 	// guestModules are the drivers of what a microvm has and Debian's kernel has not built in.
-	guestModules = []string{"virtio_mmio", "virtio_blk", "virtio_rng", "virtio_balloon"}
+	guestModules = []string{"virtio_mmio", "virtio_blk", "virtio_rng", "virtio_balloon", "virtio_console", "vmw_vsock_virtio_transport"}
 )
 
 //go:embed guest.sh
