@@ -39,8 +39,7 @@ func (p point) String() string {
 // proxy stands between a source and a destination, on real sockets, and takes
 // what passes apart into messages.
 type proxy struct {
-	ln     net.Listener
-	target Address
+	middle
 	// act is called with each message before it is passed on, one at a time.
 	// It may change the bytes, and says how many of them go on and whether
 	// every connection is cut after them.
@@ -50,31 +49,13 @@ type proxy struct {
 	done   bool // cut
 	counts map[point]int
 	conns  []net.Conn
-	served sync.WaitGroup
 }
 
 // newProxy starts a proxy in front of target.
 func newProxy(t *testing.T, target Address, act func(at point, message []byte) (pass int, cut bool)) (*proxy, Address) {
 	t.Helper()
-	ln, err := Listen(t.Context(), Address{"tcp", "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{ln: ln, target: target, act: act, counts: map[point]int{}}
-	p.served.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			p.served.Go(func() { p.carry(c) })
-		}
-	})
-	t.Cleanup(func() {
-		p.cut()
-		p.served.Wait()
-	})
-	return p, ListenAddress(ln)
+	p := &proxy{act: act, counts: map[point]int{}}
+	return p, p.stand(t, target, p.carry, p.cut)
 }
 
 // cut closes everything, for good.
@@ -104,13 +85,7 @@ func (p *proxy) owns(conns ...net.Conn) bool {
 }
 
 // carry serves one channel.
-func (p *proxy) carry(src net.Conn) {
-	defer src.Close()
-	dst, err := net.Dial(p.target.Network, p.target.Target)
-	if err != nil {
-		return
-	}
-	defer dst.Close()
+func (p *proxy) carry(src, dst net.Conn) {
 	if !p.owns(src, dst) {
 		return
 	}

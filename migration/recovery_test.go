@@ -19,9 +19,7 @@ var seeds = flag.Int("migration.seeds", 40, "how many random ways of cutting con
 // them or one, whenever a random number of bytes has passed, a given number of
 // times.
 type cutter struct {
-	ln     net.Listener
-	target Address
-	served sync.WaitGroup
+	middle
 
 	mu    sync.Mutex
 	rng   *rand.Rand
@@ -33,38 +31,17 @@ type cutter struct {
 
 func newCutter(t *testing.T, target Address, seed uint64, cuts int, reach int64) (*cutter, Address) {
 	t.Helper()
-	ln, err := Listen(t.Context(), Address{"tcp", "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cutter{ln: ln, target: target, rng: rand.New(rand.NewPCG(seed, 2)), cuts: cuts, reach: reach}
+	c := &cutter{rng: rand.New(rand.NewPCG(seed, 2)), cuts: cuts, reach: reach}
 	c.left = c.rng.Int64N(reach)
-	c.served.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			c.served.Go(func() { c.carry(conn) })
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
+	return c, c.stand(t, target, c.carry, func() {
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		c.closeAll()
-		c.mu.Unlock()
-		c.served.Wait()
 	})
-	return c, ListenAddress(ln)
 }
 
 // carry passes one connection's bytes on, both ways.
-func (c *cutter) carry(near net.Conn) {
-	far, err := net.Dial(c.target.Network, c.target.Target)
-	if err != nil {
-		near.Close()
-		return
-	}
+func (c *cutter) carry(near, far net.Conn) {
 	c.mu.Lock()
 	c.conns = append(c.conns, near, far)
 	c.mu.Unlock()

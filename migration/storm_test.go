@@ -70,10 +70,8 @@ func (x trouble) String() string {
 // wrong, decided by a seed: from which message on, what, how often and after how
 // many bytes. What exactly these bytes are depends on scheduling too.
 type storm struct {
-	ln     net.Listener
-	target Address
+	middle
 	secure bool // TLS passes here
-	served sync.WaitGroup
 
 	mu       sync.Mutex
 	calm     bool // nothing goes wrong: not yet, or not any more
@@ -113,29 +111,13 @@ func (o outbreak) String() string {
 // TLS.
 func newStorm(t *testing.T, target Address, from outbreak, troubles []trouble) (*storm, Address) {
 	t.Helper()
-	ln, err := Listen(t.Context(), Address{"tcp", "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &storm{ln: ln, target: target, secure: from.message == "", calm: true, from: from, troubles: troubles, conns: map[net.Conn]bool{}}
-	s.served.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			s.served.Go(func() { s.carry(c) })
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
+	s := &storm{secure: from.message == "", calm: true, from: from, troubles: troubles, conns: map[net.Conn]bool{}}
+	return s, s.stand(t, target, s.carry, func() {
 		s.mu.Lock()
 		s.closed = true
 		s.mu.Unlock()
 		s.cutAll()
-		s.served.Wait()
 	})
-	return s, ListenAddress(ln)
 }
 
 // abate has nothing go wrong any more.
@@ -166,13 +148,7 @@ func (s *storm) cutAll() {
 }
 
 // carry passes one connection's bytes on, both ways.
-func (s *storm) carry(near net.Conn) {
-	defer near.Close()
-	far, err := net.Dial(s.target.Network, s.target.Target)
-	if err != nil {
-		return
-	}
-	defer far.Close()
+func (s *storm) carry(near, far net.Conn) {
 	s.mu.Lock()
 	turnedAway := s.closed || s.refuse > 0
 	if turnedAway {

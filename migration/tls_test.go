@@ -40,10 +40,8 @@ func destTLS(t *testing.T, dir string) func() *tls.Config {
 
 // A tap stands between a source and a destination and keeps what passes.
 type tap struct {
-	ln     net.Listener
-	target string
+	middle
 	passed func(connections int) // called with each new connection
-	served sync.WaitGroup
 
 	mu    sync.Mutex
 	ways  []*bytes.Buffer // of each connection, to the destination and back
@@ -52,26 +50,8 @@ type tap struct {
 
 func newTap(t *testing.T, target Address, passed func(connections int)) (*tap, Address) {
 	t.Helper()
-	ln, err := Listen(t.Context(), Address{"tcp", "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &tap{ln: ln, target: target.Target, passed: passed}
-	p.served.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			p.served.Go(func() { p.carry(c) })
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		p.cut()
-		p.served.Wait()
-	})
-	return p, ListenAddress(ln)
+	p := &tap{passed: passed}
+	return p, p.stand(t, target, p.carry, p.cut)
 }
 
 // cut breaks what is connected now.
@@ -83,13 +63,7 @@ func (p *tap) cut() {
 	}
 }
 
-func (p *tap) carry(near net.Conn) {
-	defer near.Close()
-	far, err := net.Dial("tcp", p.target)
-	if err != nil {
-		return
-	}
-	defer far.Close()
+func (p *tap) carry(near, far net.Conn) {
 	p.mu.Lock()
 	p.conns = append(p.conns, near, far)
 	there, back := &bytes.Buffer{}, &bytes.Buffer{}

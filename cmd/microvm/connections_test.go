@@ -10,11 +10,9 @@ import (
 // where it was.
 func TestAGuestMovesOverSeveralConnections(t *testing.T) {
 	h := newHost(t)
-	way := []*process{h.boot("a", busy)}
-	names := []string{"a", "b", "c", "d"}
-	for i, mode := range []string{"postcopy", "hybrid", "precopy"} {
-		dest, addr := h.receive("--name", names[i+1], "--max-connections", "4")
-		if i == 0 {
+	h.wander([]string{"a", "b", "c", "d"}, []string{"--max-connections", "4"}, func(step int, name, addr string) {
+		mode := []string{"postcopy", "hybrid", "precopy"}[step]
+		if step == 0 {
 			r := h.must(exitRefused, "migrate", "a", addr, "--postcopy", "--connections", "5")
 			for _, want := range []string{"over 5 connections", "at most 4", "--max-connections"} {
 				if !strings.Contains(r.stderr+r.stdout, want) {
@@ -22,17 +20,11 @@ func TestAGuestMovesOverSeveralConnections(t *testing.T) {
 				}
 			}
 		}
-		r := readReport(t, h.must(0, "migrate", names[i], addr, "--mode", mode, "--connections", "4", "--downtime", "1m", "--verify", "--report", "json").stdout)
+		r := readReport(t, h.must(0, "migrate", name, addr, "--mode", mode, "--connections", "4", "--downtime", "1m", "--verify", "--report", "json").stdout)
 		if r.Verified == nil || !*r.Verified || r.Channels != 6 || len(r.ChannelBytes) != 6 {
 			t.Errorf("%s: report %+v", mode, r)
 		}
-		way[i].wait(0)
-		dest.goesOn(5)
-		way = append(way, dest)
-	}
-	h.must(0, "stop", "d", "--force")
-	way[3].wait(0)
-	checkScreen(t, screens(way...))
+	})
 }
 
 func TestNumbersOfConnectionsThatCannotBe(t *testing.T) {

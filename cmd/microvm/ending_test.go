@@ -31,11 +31,7 @@ func TestADestinationIsPassedItsSocket(t *testing.T) {
 		t.Errorf("it says that it listens on %s, which is %s", addr, want)
 	}
 	checkCompleted(t, h.migrate("a", addr), 256<<20, 2)
-	source.wait(0)
-	dest.goesOn(3)
-	h.must(0, "stop", "b", "--force")
-	dest.wait(0)
-	checkScreen(t, screens(source, dest))
+	h.endsThere(source, dest, "b")
 
 	h.must(exitUsage, "receive", "--listen", "fd:socket")
 	if r := h.must(exitFailure, "receive", "--listen", "fd:77"); !strings.Contains(r.stderr, "fd:77") || r.stdout != "" {

@@ -26,8 +26,9 @@ type network struct {
 	leftEndpoint string // name of the interface
 }
 
-// newNetwork makes one; it goes away with the test.
-func newNetwork(t *testing.T) *network {
+// newNamespaces makes the two hosts of a network of these 24 bits, without the
+// cable; they go away with the test.
+func newNamespaces(t *testing.T, prefix string) *network {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -35,10 +36,10 @@ func newNetwork(t *testing.T) *network {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &network{t: t, here: here, leftIP: "10.111.0.1", rightIP: "10.111.0.2", leftEndpoint: "left"}
+	n := &network{t: t, here: here, leftIP: prefix + ".1", rightIP: prefix + ".2", leftEndpoint: "left"}
 	t.Cleanup(func() { here.Close() })
 	defer netns.Set(here)
-	for _, ns := range []*netns.NsHandle{&n.right, &n.left} {
+	for _, ns := range []*netns.NsHandle{&n.left, &n.right} {
 		if *ns, err = netns.New(); err != nil {
 			if errors.Is(err, unix.EPERM) {
 				t.Skip("may not make a network namespace; run this test as root")
@@ -47,16 +48,22 @@ func newNetwork(t *testing.T) *network {
 		}
 		t.Cleanup(func() { ns.Close() })
 	}
-	// In the left one now.
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: n.leftEndpoint}, PeerName: "right", PeerNamespace: netlink.NsFd(n.right)}
-	if err := netlink.LinkAdd(veth); err != nil {
-		t.Fatal(err)
+	return n
+}
+
+// newNetwork makes one; it goes away with the test.
+func newNetwork(t *testing.T) *network {
+	t.Helper()
+	n := newNamespaces(t, "10.111.0")
+	n.in(n.left, func() {
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: n.leftEndpoint}, PeerName: "right", PeerNamespace: netlink.NsFd(n.right)}
+		if err := netlink.LinkAdd(veth); err != nil {
+			t.Fatal(err)
+		}
+	})
+	for _, s := range n.sides() {
+		n.in(s.ns, func() { n.configure(s.endpoint, s.ip) })
 	}
-	n.configure(n.leftEndpoint, n.leftIP)
-	if err := netns.Set(n.right); err != nil {
-		t.Fatal(err)
-	}
-	n.configure("right", n.rightIP)
 	return n
 }
 
@@ -118,11 +125,7 @@ func moveBetweenHosts(t *testing.T, during func(h *host, n *network), flags ...s
 		during(h, n)
 	}
 	mover.wait(0)
-	source.wait(0)
-	dest.goesOn(5)
-	h.must(0, "stop", "b", "--force")
-	dest.wait(0)
-	checkScreen(t, screens(source, dest))
+	h.endsThere(source, dest, "b")
 	report = readReport(t, mover.stdout.String())
 	if report.Result != migration.ResultCompleted || report.Verified == nil || !*report.Verified {
 		t.Errorf("the move: %+v", report)

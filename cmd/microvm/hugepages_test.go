@@ -33,11 +33,7 @@ func arrived(t *testing.T, h *host, r *migration.Report, source, dest *process) 
 	if r.Result != migration.ResultCompleted || r.Verified == nil || !*r.Verified {
 		t.Errorf("report: %+v", r)
 	}
-	source.wait(0)
-	dest.goesOn(5)
-	h.must(0, "stop", "b", "--force")
-	dest.wait(0)
-	checkScreen(t, screens(source, dest))
+	h.endsThere(source, dest, "b")
 }
 
 func TestABusyGuestOnHugePagesMovesWithoutHarm(t *testing.T) {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"os"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -32,38 +31,21 @@ const (
 // newLine makes a network of two hosts on a line; it goes away with the test.
 func newLine(t *testing.T, delay time.Duration, rate float64) *network {
 	t.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	here, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &network{t: t, here: here, leftIP: "10.112.0.1", rightIP: "10.112.0.2", leftEndpoint: "left"}
-	t.Cleanup(func() { here.Close() })
-	defer netns.Set(here)
+	n := newNamespaces(t, "10.112.0")
 	l := &line{rate, delay}
 	var ends [2]*os.File
-	for i, ns := range []*netns.NsHandle{&n.left, &n.right} {
-		if *ns, err = netns.New(); err != nil {
-			if errors.Is(err, unix.EPERM) {
-				t.Skip("may not make a network namespace; run this test as root")
+	for i, s := range n.sides() {
+		n.in(s.ns, func() {
+			ends[i] = openTUN(t, s.endpoint)
+			link, err := netlink.LinkByName(s.endpoint)
+			if err == nil {
+				err = netlink.LinkSetMTU(link, lineMTU)
 			}
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { ns.Close() })
-		name, ip := n.leftEndpoint, n.leftIP
-		if i == 1 {
-			name, ip = "right", n.rightIP
-		}
-		ends[i] = openTUN(t, name)
-		link, err := netlink.LinkByName(name)
-		if err == nil {
-			err = netlink.LinkSetMTU(link, lineMTU)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.configure(name, ip)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.configure(s.endpoint, s.ip)
+		})
 	}
 	var carrying sync.WaitGroup
 	carrying.Go(func() { l.carry(ends[1], ends[0]) })

@@ -40,11 +40,7 @@ func (h *host) canStillMove(p *process, name string) {
 	if r.Result != migration.ResultCompleted || r.Verified == nil || !*r.Verified {
 		h.t.Errorf("report: %+v", r)
 	}
-	p.wait(0)
-	dest.goesOn(3)
-	h.must(0, "stop", name+"-moved", "--force")
-	dest.wait(0)
-	checkScreen(h.t, screens(p, dest))
+	h.endsThere(p, dest, name+"-moved")
 }
 
 // awaitMigrating returns when a migration of a VM has begun.
@@ -455,11 +451,7 @@ func TestAConnectionThatBreaksAfterRunIsOpenedAgain(t *testing.T) {
 			if r.Result != migration.ResultCompleted || r.Verified == nil || !*r.Verified || r.Recoveries == 0 {
 				t.Errorf("report: %+v", r)
 			}
-			source.wait(0)
-			dest.goesOn(5)
-			h.must(0, "stop", "b", "--force")
-			dest.wait(0)
-			checkScreen(t, screens(source, dest))
+			h.endsThere(source, dest, "b")
 		})
 	}
 }

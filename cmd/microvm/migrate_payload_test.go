@@ -28,11 +28,7 @@ func TestABusyGuestMovesCompressedAndSummed(t *testing.T) {
 				if c == nil || c.Codec != codec || c.RunsCompressed == 0 || c.BytesAfter > c.BytesBefore*3/4 {
 					t.Errorf("%d bytes on the wire, compression: %+v", r.RAM.BytesWire, c)
 				}
-				source.wait(0)
-				dest.goesOn(5)
-				h.must(0, "stop", "b", "--force")
-				dest.wait(0)
-				checkScreen(t, screens(source, dest))
+				h.endsThere(source, dest, "b")
 			})
 		}
 	}
@@ -44,11 +40,7 @@ func TestMemoryThatDoesNotCompressIsSentAsItIs(t *testing.T) {
 	source := h.boot("a", "fill=full mem=12 work=touch check=1 beat=100")
 	dest, addr := h.receive("--name", "b")
 	text := h.must(0, "migrate", "a", addr, "--postcopy", "--compress", "zstd", "--verify").stdout
-	source.wait(0)
-	dest.goesOn(5)
-	h.must(0, "stop", "b", "--force")
-	dest.wait(0)
-	checkScreen(t, screens(source, dest))
+	h.endsThere(source, dest, "b")
 	var compressed, raw, skipped int
 	for line := range strings.Lines(text) {
 		if rest, ok := strings.CutPrefix(line, "compressed"); ok {
@@ -80,11 +72,7 @@ func TestARunOfPagesThatIsDamagedOnItsWayIsSentAgain(t *testing.T) {
 				t.Errorf("report: %+v", r)
 			}
 			dest.awaitError("damaged on the way: CRC-32C")
-			source.wait(0)
-			dest.goesOn(5)
-			h.must(0, "stop", "b", "--force")
-			dest.wait(0)
-			checkScreen(t, screens(source, dest))
+			h.endsThere(source, dest, "b")
 		})
 	}
 }

@@ -59,11 +59,7 @@ func TestAMigrationThatIsPausedIsTakenUp(t *testing.T) {
 	dest.goesOn(15)                                                      // longer than it was told to wait
 
 	checkTakenUp(t, readReport(t, h.must(0, "migrate", "a", addr, "--resume", "--report", "json").stdout))
-	source.wait(0)
-	dest.goesOn(5)
-	h.must(0, "stop", "b", "--force")
-	dest.wait(0)
-	checkScreen(t, screens(source, dest))
+	h.endsThere(source, dest, "b")
 }
 
 // Another way is found while the source still tries the old one.
@@ -93,11 +89,7 @@ func TestAnotherAddressCountsAtOnce(t *testing.T) {
 	if text := plain.stdout.String(); !strings.Contains(text, ": completed, the guest is at the destination\n") || strings.Contains(text, "\x1b") {
 		t.Errorf("migrate-status shows %q", text)
 	}
-	source.wait(0)
-	dest.goesOn(5)
-	h.must(0, "stop", "b", "--force")
-	dest.wait(0)
-	checkScreen(t, screens(source, dest))
+	h.endsThere(source, dest, "b")
 }
 
 func TestWhatIsNotPausedIsNotTakenUp(t *testing.T) {

@@ -170,18 +170,10 @@ func TestABusyGuestMovesToAnotherProcessWithoutHarm(t *testing.T) {
 
 func TestAVMThatHasArrivedCanLeaveAgain(t *testing.T) {
 	h := newHost(t)
-	way := []*process{h.boot("a", busy)}
-	for i, name := range []string{"b", "c", "a"} { // the first name is free again
-		dest, addr := h.receive("--name", name)
-		report := h.migrate([]string{"a", "b", "c"}[i], addr)
-		checkCompleted(t, report, 256<<20, 2)
-		way[i].wait(0)
-		dest.goesOn(5)
-		way = append(way, dest)
-	}
-	h.must(0, "stop", "a", "--force")
-	way[3].wait(0)
-	checkScreen(t, screens(way...))
+	// The first name is free again.
+	h.wander([]string{"a", "b", "c", "a"}, nil, func(_ int, name, addr string) {
+		checkCompleted(t, h.migrate(name, addr), 256<<20, 2)
+	})
 }
 
 func TestAPausedVMStaysPausedWhereItArrives(t *testing.T) {

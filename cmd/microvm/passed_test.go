@@ -51,32 +51,24 @@ func (h *host) startPassed(addr string, n int, vm string, flags ...string) *proc
 // the VM's process is another one still.
 func TestASourceIsPassedItsConnections(t *testing.T) {
 	h := newHost(t)
-	way := []*process{h.boot("a", busy)}
-	names := []string{"a", "b", "c"}
-	for i, c := range []struct {
-		channels int
-		flags    []string
-	}{
-		{2, []string{"--postcopy", "--verify"}},
-		{6, []string{"--mode", "hybrid", "--connections", "4", "--verify"}},
-	} {
-		dest, addr := h.receive("--name", names[i+1])
-		if i == 0 {
+	h.wander([]string{"a", "b", "c"}, nil, func(step int, name, addr string) {
+		if step == 0 {
 			refusePassed(h)
 		}
-		m := h.startPassed(addr, c.channels, names[i], c.flags...)
+		c := []struct {
+			channels int
+			flags    []string
+		}{
+			{2, []string{"--postcopy", "--verify"}},
+			{6, []string{"--mode", "hybrid", "--connections", "4", "--verify"}},
+		}[step]
+		m := h.startPassed(addr, c.channels, name, c.flags...)
 		m.wait(0)
 		r := readReport(t, m.stdout.String())
 		if r.Result != migration.ResultCompleted || r.Verified == nil || !*r.Verified || r.Channels != c.channels {
 			t.Errorf("report: %+v", r)
 		}
-		way[i].wait(0)
-		dest.goesOn(3)
-		way = append(way, dest)
-	}
-	h.must(0, "stop", "c", "--force")
-	way[2].wait(0)
-	checkScreen(t, screens(way...))
+	})
 }
 
 // refusePassed tries what cannot be a migration of VM a, which goes on.
@@ -147,9 +139,5 @@ func TestConnectionsThatWerePassedAndBreak(t *testing.T) {
 		t.Errorf("resumed by nothing: status %d, %s", r.status, r.stderr)
 	}
 	h.must(0, "migrate", "a", addr, "--resume")
-	source.wait(0)
-	dest.goesOn(3)
-	h.must(0, "stop", "b", "--force")
-	dest.wait(0)
-	checkScreen(t, screens(source, dest))
+	h.endsThere(source, dest, "b")
 }

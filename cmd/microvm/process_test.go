@@ -269,6 +269,34 @@ func screens(processes ...*process) string {
 	return text
 }
 
+// endsThere checks that a guest works at dest, where it is called name, that its
+// source has ended, and that all it ever printed is whole. It ends it.
+func (h *host) endsThere(source, dest *process, name string) {
+	h.t.Helper()
+	source.wait(0)
+	dest.goesOn(5)
+	h.must(0, "stop", name, "--force")
+	dest.wait(0)
+	checkScreen(h.t, screens(source, dest))
+}
+
+// wander has a busy guest move from name to name, by receive with these flags and
+// by move, which is given the VM and where to.
+func (h *host) wander(names, receive []string, move func(step int, name, addr string)) {
+	h.t.Helper()
+	way := []*process{h.boot(names[0], busy)}
+	for i, name := range names[1:] {
+		dest, addr := h.receive(append([]string{"--name", name}, receive...)...)
+		move(i, names[i], addr)
+		way[i].wait(0)
+		dest.goesOn(5)
+		way = append(way, dest)
+	}
+	h.must(0, "stop", names[len(names)-1], "--force")
+	way[len(way)-1].wait(0)
+	checkScreen(h.t, screens(way...))
+}
+
 var guestLine = regexp.MustCompile(`^(tiny: .*|ready|beat \d+ pages \d+ bad 0|echo .*|sweep pages \d+ bad 0|end)\r\n$`)
 
 // checkScreen checks all that a tiny kernel has printed, wherever it was: no

@@ -97,11 +97,7 @@ func TestAMigrationWithinTLSGoesOnAfterACut(t *testing.T) {
 	dest, addr := h.receive("--name", "b", "--tls-dir", dir)
 	r := readReport(t, h.must(0, "migrate", "a", blindRelay(t, addr, 32<<20), "--postcopy", "--tls-dir", dir, "--verify", "--report", "json").stdout)
 	checkTakenUp(t, r)
-	source.wait(0)
-	dest.goesOn(3)
-	h.must(0, "stop", "b", "--force")
-	dest.wait(0)
-	checkScreen(t, screens(source, dest))
+	h.endsThere(source, dest, "b")
 }
 
 // A person takes it up, by another way, without saying anything of TLS again.
@@ -117,11 +113,7 @@ func TestAPausedMigrationIsTakenUpWithinTLS(t *testing.T) {
 	}
 	h.must(exitUsage, "migrate", "a", addr, "--resume", "--tls-dir", dir)
 	checkTakenUp(t, readReport(t, h.must(0, "migrate", "a", addr, "--resume", "--report", "json").stdout))
-	source.wait(0)
-	dest.goesOn(3)
-	h.must(0, "stop", "b", "--force")
-	dest.wait(0)
-	checkScreen(t, screens(source, dest))
+	h.endsThere(source, dest, "b")
 }
 
 // What TLS refuses has the exit status of what is refused beforehand, and the
@@ -176,11 +168,7 @@ func TestATLSPeerThatIsRefusedLeavesTheVMWhereItIs(t *testing.T) {
 	plain.runs()
 
 	h.must(0, "migrate", "a", secureAddr, "--postcopy", "--tls-dir", good, "--tls-hostname", "b.example")
-	source.wait(0)
-	secure.goesOn(3)
-	h.must(0, "stop", "b", "--force")
-	secure.wait(0)
-	checkScreen(t, screens(source, secure))
+	h.endsThere(source, secure, "b")
 }
 
 // The commands in docs/tls.md make what both sides take.
