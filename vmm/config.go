@@ -1,11 +1,9 @@
 package vmm
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"microvm/guest"
 	"microvm/kvm"
@@ -59,31 +57,30 @@ type Config struct {
 	Vsock *VsockConfig `json:"vsock,omitempty"`
 }
 
-// ParseConfig reads a Config from JSON. An unknown field is an error, since
-// it may be a misspelt one.
-func ParseConfig(b []byte) (Config, error) {
-	var c Config
-	if err := decodeStrict(b, &c); err != nil {
-		return Config{}, fmt.Errorf("VM config: %w", err)
+// ReadConfig reads a Config from a JSON file, over the values that c has. A field
+// that there is not is an error, since it may be a misspelt one, and the error
+// says where it stands. What the values are is for Validate to check.
+func ReadConfig(path string, c *Config) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("VM config: %w", err)
 	}
-	if err := c.Validate(); err != nil {
-		return Config{}, err
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1))
+	if err != nil {
+		return fmt.Errorf("VM config: %w", err)
 	}
-	return c, nil
-}
-
-// decodeStrict decodes exactly one JSON value with no field that v lacks.
-func decodeStrict(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return err
+	if len(b) > maxConfigFile {
+		return fmt.Errorf("VM config: %s: more than %d bytes", path, maxConfigFile)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("something follows the JSON object")
+	if err := decodeStrict(b, c); err != nil {
+		return fmt.Errorf("VM config: %s: %w", path, err)
 	}
 	return nil
 }
+
+// maxConfigFile bounds a file that somebody may have mistaken for a config.
+const maxConfigFile = 1 << 20
 
 // Validate checks all that can be checked without looking at the host.
 func (c Config) Validate() error {

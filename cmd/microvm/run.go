@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"os"
 
 	"github.com/spf13/pflag"
 
@@ -16,7 +14,7 @@ import (
 var runCommand = command{
 	name:    "run",
 	summary: "Boot a VM",
-	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--net tap=auto[,bridge=NAME]]... [--rng] [--balloon SIZE] [--vsock cid=N] [--virtio-console] [--name NAME] [--detach]",
+	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--net tap=auto[,bridge=NAME]]... [--rng] [--balloon SIZE] [--vsock cid=N] [--virtio-console] [--name NAME] [--detach] [--config FILE] [--print-config]",
 	about: `
 Without -k the embedded tiny kernel boots, a small guest for tests; -p has its
 parameters then, such as "work=write order=rand beat=1000".
@@ -53,6 +51,10 @@ kernel prints there with -p console=hvc0. Both show on the same console. What is
 typed goes to hvc0 once the guest has a driver for it (virtio_console), to the
 serial port before; and hvc0 has the size of the terminal.
 
+--config FILE has what the flags say, in JSON; a flag goes before what the file says,
+and --disk and --net before all of its disks and cards. --print-config prints what
+there is to be written there, for the flags given, and runs nothing.
+
 With --console stdio, the default, this terminal is the guest's serial console:
 Ctrl-a x ends the VM. A first SIGINT, SIGTERM or SIGHUP ends it too, unless part
 of it lives on another host; a second one ends it in any case.
@@ -67,76 +69,26 @@ error; registers on stderr); 34 its kernel panicked.`,
 		"microvm run -k vmlinuz -i initrd.gz -p console=ttyS0 --net tap=auto,bridge=br0",
 		"microvm run -k vmlinuz -i initrd.gz -p console=ttyS0 --vsock cid=3,path=/tmp/v.sock",
 		"microvm run --name a --detach && microvm console a",
+		"microvm run -k vmlinuz --disk root.img --print-config > a.json && microvm run --config a.json --name a",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
-		config := vmm.Config{CPUs: 1}
-		memory := size(256 << 20)
-		var detach bool
-		var disks []string
-		flags.StringVarP(&config.Kernel, "kernel", "k", "", "`path` of a bzImage, ELF64 vmlinux or PVH ELF")
-		flags.StringVarP(&config.Initrd, "initrd", "i", "", "`path` of an initial RAM disk")
-		flags.StringVarP(&config.Cmdline, "cmdline", "p", "", "kernel command line")
-		flags.IntVarP(&config.CPUs, "cpus", "c", 1, "number of vCPUs")
-		flags.VarP(&memory, "memory", "m", "guest memory: bytes, or with K, M, G")
-		flags.StringVar(&config.Name, "name", "", "the VM's name (default vmPID)")
-		flags.BoolVar(&detach, "detach", false, "return once the VM runs, and print its name")
-		flags.StringVar(&config.Console, "console", vmm.ConsoleStdio, "the guest's console: stdio, socket or off; with --detach socket")
-		flags.BoolVar(&config.Hugepages, "hugepages", false, "take guest memory from the pool of 2 MiB pages")
-		flags.StringArrayVar(&disks, "disk", nil, "`file` or block device, with options: FILE[,ro][,serial=TEXT][,queues=N]; may be repeated")
-		var nets []string
-		flags.StringArrayVar(&nets, "net", nil, "network `card`: tap=auto|NAME[,mac=MAC][,mtu=N][,queues=N][,bridge=NAME][,owner=UID] or fd=N[,mac=MAC][,mtu=N]; may be repeated")
-		flags.BoolVar(&config.VirtioConsole, "virtio-console", false, "give the guest a virtio console, hvc0, on the same console as the serial port")
-		var ballooning, vsock string
-		flags.StringVar(&vsock, "vsock", "", "`cid=N[,path=UDS]` of a vsock device")
-		flags.StringVar(&ballooning, "balloon", "", "`size` of a memory balloon, with options: SIZE[,deflate-on-oom][,free-page-reporting]")
-		flags.BoolVar(&config.RNG, "rng", false, "give the guest a source of random bytes")
+		f := newRunFlags(flags)
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			if err := noArguments(args); err != nil {
 				return err
 			}
-			config.Memory = uint64(memory)
-			for _, text := range disks {
-				disk, err := vmm.ParseDisk(text)
-				if err != nil {
-					return usagef("--disk: %v", err)
-				}
-				config.Disks = append(config.Disks, disk)
+			said, err := f.assemble()
+			if err != nil {
+				return err
 			}
-			for _, text := range nets {
-				net, err := vmm.ParseNet(text)
-				if err != nil {
-					return usagef("--net: %v", err)
-				}
-				if detach && net.Tap.FD != 0 {
-					return usagef("--net fd=%d and --detach exclude each other: the VM's process does not inherit it", net.Tap.FD)
-				}
-				config.Nets = append(config.Nets, net)
+			config, err := f.complete(said)
+			if err != nil {
+				return err
 			}
-			if flags.Changed("balloon") {
-				var err error
-				if config.Balloon, err = parseBalloon(ballooning); err != nil {
-					return usagef("--balloon: %v", err)
-				}
-			}
-			if vsock != "" {
-				var err error
-				if config.Vsock, err = vmm.ParseVsock(vsock); err != nil {
-					return usagef("--vsock: %v", err)
-				}
-			}
-			if config.Name == "" {
-				config.Name = fmt.Sprintf("vm%d", os.Getpid())
-			}
-			if detach && !flags.Changed("console") {
-				config.Console = vmm.ConsoleSocket
-			}
-			if detach && config.Console == vmm.ConsoleStdio {
-				return usagef("--console stdio and --detach exclude each other: there is no terminal then")
-			}
-			if err := config.Validate(); err != nil {
-				return usagef("%v", err)
-			}
-			if detach {
+			switch {
+			case f.print:
+				return printJSON(stdout, said)
+			case f.detach:
 				return runDetached(config, stdout)
 			}
 			return run(ctx, config)
