@@ -12,7 +12,7 @@ import (
 // virtioGSIs are the I/O APIC's pins of the virtio-mmio devices, by place: those
 // that are no ISA interrupts first, then those of ISA devices that this machine
 // does not have, and no driver looks for.
-var virtioGSIs = [...]uint32{16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15, 3}
+var virtioGSIs = [...]uint32{16, 17, 18, 19, 20, 21, 22, 23, 6, 7, 10, 11, 12, 14, 15, 3}
 
 // maxVirtio is how many virtio-mmio devices a VM can have.
 const maxVirtio = len(virtioGSIs)
