@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"microvm/devices/virtio/virtiotest"
 )
@@ -135,6 +136,19 @@ func TestAVMThatIsTakenBackIsReset(t *testing.T) {
 	stale := r.accept(p)
 	r.Config(0, 4)
 	ends(t, stale)
+	r.connectAndTalk(t, 81)
+}
+
+// TestADriverThatSaysNothingIsReachedAllTheSame, after a while.
+func TestADriverThatSaysNothingIsReachedAllTheSame(t *testing.T) {
+	r := newRigWith(t, Options{handshake: 100 * time.Millisecond, closing: time.Second})
+	r.mmio.Device().Hold()
+	r.d.TransportReset()
+	r.mmio.Device().Release()
+	r.dial("CONNECT 52\n")
+	if h := r.expect(opRequest); h.dstPort != 52 {
+		t.Errorf("%+v", h)
+	}
 	r.connectAndTalk(t, 81)
 }
 

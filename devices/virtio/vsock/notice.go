@@ -11,14 +11,11 @@ import (
 // its queue, and resets whatever it has then, which is not to hit a connection
 // that was made meanwhile. What tells is that it reads its CID again, as it must.
 // Until then no program of the host gets through, and what the guest has begun is
-// dropped.
+// dropped. A driver that does not read it is waited for as long as for an answer.
 
 const (
 	eventTransportReset = 0
 	eventSize           = 4
-
-	// noticeTime is how long a driver may take to read its CID.
-	noticeTime = 2 * time.Second
 )
 
 // A notice is how far the driver knows.
@@ -56,7 +53,7 @@ func (d *Device) Start(uint64) {
 		return
 	default:
 	}
-	time.AfterFunc(noticeTime, func() {
+	time.AfterFunc(d.options.handshake, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if d.notice.over == over {
