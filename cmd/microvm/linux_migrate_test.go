@@ -19,7 +19,7 @@ var asyncLine = regexp.MustCompile(`(?m)^async pages ready (\d+)\r?$`)
 func checkLinux(t *testing.T, text string) (rounds int) {
 	t.Helper()
 	for line := range strings.Lines(text) {
-		if regexp.MustCompile(`^(SUM|FILL|UPTIME|DMESG) BAD`).MatchString(line) {
+		if regexp.MustCompile(`^(SUM|STRESS|FILL|UPTIME|DMESG) BAD`).MatchString(line) {
 			t.Error(strings.TrimSpace(line))
 		}
 	}

@@ -4,8 +4,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,19 +34,41 @@ func shuttleMoves(t *testing.T) int {
 	return n
 }
 
-// A Linux guest with two CPUs, busy with checksums, moves back and forth
+// stressFiles are those of linuxFiles, with stress-ng in the initramfs.
+func stressFiles(t *testing.T) (kernel, initrd string) {
+	t.Helper()
+	kernel, initrd = linuxFiles(t)
+	stress := os.Getenv("MICROVM_GUEST_STRESS")
+	if stress == "" {
+		t.Skip("MICROVM_GUEST_STRESS is not set; run this test in the lab: make lab, or lab run --stress")
+	}
+	text, err := os.ReadFile(stress)
+	rest, rerr := os.ReadFile(initrd)
+	both := filepath.Join(t.TempDir(), "initrd")
+	if err := errors.Join(err, rerr, os.WriteFile(both, append(text, rest...), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return kernel, both
+}
+
+var stressLine = regexp.MustCompile(`(?m)^stress ok (\d+) operations\r?$`)
+
+// A Linux guest with two CPUs, busy with checksums and stress-ng, moves back and forth
 // between two hosts, by postcopy and hybrid in turn, over a line of 5 ms that
 // loses 0.1 % of the packets, which bounds what one TCP connection carries; in
 // half of the moves all connections break.
 func TestLinuxGoesBackAndForthOverABadLine(t *testing.T) {
 	moves := shuttleMoves(t)
+	kernel, initrd := stressFiles(t)
 	h := newHost(t)
 	n := newNetwork(t)
 	n.loopback()
 	n.impair(5*time.Millisecond, 0.1, 0)
 	sides := n.sides()
 	var at *process
-	n.in(sides[0].ns, func() { at = h.bootLinux("g0", "192M", 2, "mv.job=checksum mv.size=8 mv.fill=16") })
+	n.in(sides[0].ns, func() {
+		at = h.bootLinuxFrom(kernel, initrd, "g0", "256M", 2, "mv.job=stress mv.size=8 mv.fill=16 mv.stress=8")
+	})
 	processes := []*process{at}
 	at.await("a checksum", sumLine.MatchString)
 	for i := range moves {
@@ -58,7 +85,7 @@ func TestLinuxGoesBackAndForthOverABadLine(t *testing.T) {
 			line = n.newBreaker(from, addr)
 			addr = line.addr
 			// So slow that there is time to break it.
-			args = append(args, "--postcopy-bandwidth", "8M")
+			args = append(args, "--postcopy-bandwidth", "16M")
 		}
 		migrate := h.start(append([]string{"migrate", name, addr}, args...)...)
 		migrate.patience = linuxPatience
@@ -69,9 +96,10 @@ func TestLinuxGoesBackAndForthOverABadLine(t *testing.T) {
 		migrate.wait(0)
 		at.wait(0)
 		r := readReport(t, migrate.stdout.String())
-		t.Logf("move %d, %s: total %v, downtime %v, %d faults, p99 %v, %d recoveries, %d MiB on the wire", i+1, mode,
+		t.Logf("move %d, %s: total %v, downtime %v, %d faults, p99 %v, %d recoveries, %d MiB on the wire; downtime %v; p99 of phases %v", i+1, mode,
 			time.Duration(r.TotalNS).Round(time.Millisecond), time.Duration(r.DowntimeNS).Round(time.Millisecond),
-			r.Faults.Count, time.Duration(r.Faults.P99NS).Round(time.Millisecond), r.Recoveries, r.RAM.BytesWire>>20)
+			r.Faults.Count, time.Duration(r.Faults.P99NS).Round(time.Millisecond), r.Recoveries, r.RAM.BytesWire>>20,
+			millis(r.Downtime), millis(r.Faults.Phases))
 		if r.Result != migration.ResultCompleted || r.Verified == nil || !*r.Verified || r.Mode != string(mode) {
 			text, _ := json.Marshal(r)
 			t.Errorf("move %d: %s", i+1, text)
@@ -86,6 +114,11 @@ func TestLinuxGoesBackAndForthOverABadLine(t *testing.T) {
 	at.enter("")
 	at.wait(0)
 	text := screens(processes...)
+	if m := stressLine.FindStringSubmatch(text); m == nil || m[1] == "0" {
+		t.Errorf("stress-ng's verdict: %q", m)
+	} else {
+		t.Logf("stress-ng: %s operations verified", m[1])
+	}
 	if got := checkLinux(t, text); got < moves {
 		t.Errorf("%d checksums in %d moves", got, moves)
 	}
@@ -94,6 +127,20 @@ func TestLinuxGoesBackAndForthOverABadLine(t *testing.T) {
 			t.Errorf("it does not say %q", strings.TrimSpace(want))
 		}
 	}
+}
+
+// millis are the figures of a part of a report, in milliseconds.
+func millis(part any) string {
+	text, _ := json.Marshal(part)
+	var figures map[string]int64
+	_ = json.Unmarshal(text, &figures)
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(figures)) {
+		if !strings.Contains(name, "p50") {
+			words = append(words, fmt.Sprintf("%s %.1f", strings.TrimSuffix(name, "_ns"), float64(figures[name])/1e6))
+		}
+	}
+	return strings.Join(words, ", ") + " ms"
 }
 
 // awaitPostcopy waits until a VM is on its way by postcopy, or its move is over.

@@ -19,6 +19,12 @@ const linuxPatience = 8 * time.Minute
 func (h *host) bootLinux(name, memory string, cpus int, job string) *process {
 	h.t.Helper()
 	kernel, initrd := linuxFiles(h.t)
+	return h.bootLinuxFrom(kernel, initrd, name, memory, cpus, job)
+}
+
+// bootLinuxFrom does so with another initramfs.
+func (h *host) bootLinuxFrom(kernel, initrd, name, memory string, cpus int, job string) *process {
+	h.t.Helper()
 	p := h.start("run", "--name", name, "-k", kernel, "-i", initrd, "-p", "console=ttyS0 panic=-1 "+job,
 		"-m", memory, "-c", fmt.Sprint(cpus))
 	p.patience = linuxPatience

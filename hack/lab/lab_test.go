@@ -33,6 +33,7 @@ func TestLinuxGuestsInTheLab(t *testing.T) {
 				Modules: []string{"veth", "sch_netem"},
 				Program: p.Path != selftest,
 				Root:    p.Path == commands,
+				Stress:  p.Path == commands,
 			})
 		})
 	}

@@ -27,6 +27,7 @@ func run(args []string) {
 	flags.StringArrayVar(&o.Env, "env", nil, "NAME=VALUE for the command; may be repeated")
 	flags.StringArrayVar(&o.Modules, "module", nil, "insert this kernel module and what it needs; may be repeated")
 	flags.BoolVar(&o.QEMU, "qemu", false, "copy this machine's QEMU into the lab")
+	flags.BoolVar(&o.Stress, "stress", false, "have stress-ng for the guests, in $MICROVM_GUEST_STRESS, to stand before their initramfs in one file")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "show the lab kernel's messages and the times")
 	flags.BoolVarP(&o.Terminal, "tty", "t", false, "give the command a terminal")
 	parse(flags, args)

@@ -34,6 +34,7 @@ type Options struct {
 	Modules   []string // kernel modules besides KVM's
 	MemoryMiB int      // the lab's RAM; 0: the lab's default
 	QEMU      bool     // copy this machine's QEMU into the lab
+	Stress    bool     // have stress-ng for the lab's guests
 	Program   bool     // build the microvm program and put it into the lab's PATH, and what tests put into guests
 	// Root gives the lab a disk with Debian on it, its first, which the tests find by labvm.EnvGuestRoot. Where there
 	// can be no such disk they don't.
@@ -120,7 +121,7 @@ func Run(t *testing.T, pieces *labvm.Pieces, path string, o Options) {
 		defer close(ended)
 		defer raw.Close()
 		status, labErr = pieces.Run(t.Context(), labvm.Options{
-			Command: command, Env: env, Disks: disks, Files: files, Modules: o.Modules, MemoryMiB: o.MemoryMiB, QEMU: o.QEMU,
+			Command: command, Env: env, Disks: disks, Files: files, Modules: o.Modules, MemoryMiB: o.MemoryMiB, QEMU: o.QEMU, Stress: o.Stress,
 			Deadline: deadline, Stdout: raw, Stderr: raw,
 		})
 	}()

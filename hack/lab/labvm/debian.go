@@ -104,14 +104,23 @@ func Fetch(cache string, progress io.Writer) (*Pieces, error) {
 	if err != nil {
 		return nil, err
 	}
-	tmp := filepath.Join(cache, manifest+".new")
-	if err := os.WriteFile(tmp, b, 0o644); err != nil {
-		return nil, fmt.Errorf("lab: writing the cache: %w", err)
-	}
-	if err := os.Rename(tmp, filepath.Join(cache, manifest)); err != nil {
-		return nil, fmt.Errorf("lab: writing the cache: %w", err)
+	if err := replaceFile(filepath.Join(cache, manifest), b); err != nil {
+		return nil, err
 	}
 	return FindPieces(cache)
+}
+
+// replaceFile writes a file that is never seen half written.
+func replaceFile(path string, b []byte) error {
+	tmp := path + ".new"
+	err := os.WriteFile(tmp, b, 0o644)
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return fmt.Errorf("lab: writing the cache: %w", err)
+	}
+	return nil
 }
 
 var kernelDependency = regexp.MustCompile(`(?m)^Depends:.*?\b(linux-image-[0-9][^ ,]*)`)
@@ -129,24 +138,48 @@ func resolveKernel() (string, error) {
 	return string(m[1]), nil
 }
 
-// fetchPackage downloads and unpacks one package, unless this version of it is there, and returns its folder,
-// relative to the cache.
-func fetchPackage(cache, name string, progress io.Writer) (string, error) {
-	version, err := candidateVersion(name)
-	if err != nil {
-		return "", err
+// aPackage is one that is in the cache.
+type aPackage struct {
+	dir     string   // its folder, relative to the cache
+	depends []string // the first of alternatives
+}
+
+// fetchPackages downloads and unpacks the candidate versions of packages, unless they are there, by one call of apt for
+// all. Names that apt does not know as packages, such as virtual ones, are left out of the answer.
+func fetchPackages(cache string, progress io.Writer, names ...string) (map[string]aPackage, error) {
+	// Its status says no more than that one of the names is unknown.
+	out, _ := exec.Command("apt-cache", append([]string{"show", "--no-all-versions"}, names...)...).Output()
+	found := map[string]aPackage{}
+	var missing []string
+	for stanza := range strings.SplitSeq(string(out), "\n\n") {
+		field := func(name string) string {
+			for line := range strings.Lines(stanza) {
+				if value, ok := strings.CutPrefix(line, name+": "); ok {
+					return strings.TrimSpace(value)
+				}
+			}
+			return ""
+		}
+		name, version := field("Package"), field("Version")
+		if name == "" || version == "" {
+			continue
+		}
+		dir := strings.NewReplacer("/", "_", ":", "_").Replace(name + "_" + version)
+		found[name] = aPackage{dir, append(depends(field("Pre-Depends")), depends(field("Depends"))...)}
+		if _, err := os.Stat(filepath.Join(cache, dir)); err != nil {
+			fmt.Fprintf(progress, "lab: fetching %s %s\n", name, version)
+			missing = append(missing, name)
+		}
 	}
-	dir := strings.NewReplacer("/", "_", ":", "_").Replace(name + "_" + version)
-	if _, err := os.Stat(filepath.Join(cache, dir)); err == nil {
-		return dir, nil
+	if len(missing) == 0 {
+		return found, nil
 	}
-	fmt.Fprintf(progress, "lab: fetching %s %s\n", name, version)
 	tmp, err := os.MkdirTemp(cache, "fetch-")
 	if err != nil {
-		return "", fmt.Errorf("lab: writing the cache: %w", err)
+		return nil, fmt.Errorf("lab: writing the cache: %w", err)
 	}
 	defer os.RemoveAll(tmp)
-	args := []string{"-q", "download", name}
+	args := append([]string{"-q", "download"}, missing...)
 	if os.Geteuid() == 0 {
 		// Otherwise apt drops to a user who may not write here, and complains.
 		args = append([]string{"-o", "APT::Sandbox::User=root"}, args...)
@@ -154,30 +187,44 @@ func fetchPackage(cache, name string, progress io.Writer) (string, error) {
 	download := exec.Command("apt-get", args...)
 	download.Dir = tmp
 	if out, err := download.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("lab: apt-get download %s: %w; is there a network, are the package lists fresh (apt-get update)?\n%s", name, err, out)
+		return nil, fmt.Errorf("lab: apt-get download %s: %w; is there a network, are the package lists fresh (apt-get update)?\n%s", strings.Join(missing, " "), err, out)
 	}
-	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		return "", fmt.Errorf("lab: apt-get download %s left %d packages, expected 1", name, len(debs))
+	for _, name := range missing {
+		debs, err := filepath.Glob(filepath.Join(tmp, name+"_*.deb"))
+		if err != nil || len(debs) != 1 {
+			return nil, fmt.Errorf("lab: apt-get download %s left %d packages, expected 1", name, len(debs))
+		}
+		root := filepath.Join(tmp, name)
+		if out, err := exec.Command("dpkg", "-x", debs[0], root).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("lab: dpkg -x %s: %w\n%s", debs[0], err, out)
+		}
+		if err := os.Rename(root, filepath.Join(cache, found[name].dir)); err != nil {
+			return nil, fmt.Errorf("lab: writing the cache: %w", err)
+		}
 	}
-	root := filepath.Join(tmp, "root")
-	if out, err := exec.Command("dpkg", "-x", debs[0], root).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("lab: dpkg -x %s: %w\n%s", debs[0], err, out)
-	}
-	if err := os.Rename(root, filepath.Join(cache, dir)); err != nil {
-		return "", fmt.Errorf("lab: writing the cache: %w", err)
-	}
-	return dir, nil
+	return found, nil
 }
 
-var versionLine = regexp.MustCompile(`(?m)^Version: (\S+)$`)
-
-func candidateVersion(name string) (string, error) {
-	out, err := exec.Command("apt-cache", "show", "--no-all-versions", name).CombinedOutput()
-	if m := versionLine.FindSubmatch(out); err == nil && m != nil {
-		return string(m[1]), nil
+// depends are the packages in a field of dependencies.
+func depends(field string) (names []string) {
+	for one := range strings.SplitSeq(field, ",") {
+		if one = strings.TrimSpace(one); one != "" {
+			names = append(names, strings.FieldsFunc(one, func(r rune) bool { return strings.ContainsRune(" :|(", r) })[0])
+		}
 	}
-	return "", fmt.Errorf("lab: apt-cache does not know %s; run: apt-get update\n%s", name, out)
+	return names
+}
+
+// fetchPackage is fetchPackages of one that has to be there; it returns its folder, relative to the cache.
+func fetchPackage(cache, name string, progress io.Writer) (string, error) {
+	found, err := fetchPackages(cache, progress, name)
+	if err != nil {
+		return "", err
+	}
+	if found[name].dir == "" {
+		return "", fmt.Errorf("lab: apt-cache does not know %s; run: apt-get update", name)
+	}
+	return found[name].dir, nil
 }
 
 // lock takes an exclusive lock on the file at path, so that two labs do not fill the cache at once.

@@ -5,13 +5,15 @@
 #   mv.job=shell      a shell on ttyS0 (the default)
 #   mv.tty=hvc0       shell: there instead
 #   mv.job=checksum   copy and checksum 64 MiB in a loop, a part on each CPU; says "sum ok N up SECONDS" each round
+#   mv.job=stress     the same beside stress-ng, which verifies memory in ways of its own; "stress ok N operations"
 #   mv.job=poweroff   power off at once
 #   mv.job=fio        measure the disk with the serial number "data" by fio, which is on the one with "debian"; a line
 #                     "fio JOB-DEPTH KIB_PER_SECOND REQUESTS_PER_SECOND" for each job, at the end "fio end"
 #   mv.fill=MIB       first fill that much memory with random bytes (checksum verifies them at its end)
-#   mv.size=MIB       checksum: how much instead of 64
-#   mv.rounds=N       checksum: power off after N rounds (default: to the round in which a line is typed on ttyS0)
-# What went wrong starts a line with SUM BAD, FILL BAD, UPTIME BAD or DMESG BAD.
+#   mv.size=MIB       checksum, stress: how much instead of 64
+#   mv.rounds=N       checksum, stress: power off after N rounds (default: to the round in which a line is typed on ttyS0)
+#   mv.stress=MIB     stress: how much each of stress-ng's two workers has (16)
+# What went wrong starts a line with SUM BAD, STRESS BAD, FILL BAD, UPTIME BAD or DMESG BAD.
 export PATH=/bin HOME=/ TERM=vt100
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -69,6 +71,24 @@ dmesg_check() {
 	sed 's/^/DMESG BAD /' /tmp/dmesg.new
 	cat /tmp/dmesg.new >> /tmp/dmesg.known
 	dmesg_bad=1
+}
+
+# stress: stress-ng goes on until the checksums are over, and then gives its verdict: its status is 0 if all that it
+# verified was right. A newer one says besides how many of its workers passed and failed.
+stress() {
+	stress-ng --temp-path /tmp --vm 2 --vm-bytes "$(param mv.stress 16)m" --vm-method all --verify --timeout 0 \
+		--metrics-brief < /dev/null > /tmp/stress.log 2>&1 &
+	stressing=$!
+	checksum
+	kill -INT $stressing || echo "STRESS BAD it did not go on"
+	wait $stressing
+	status=$?
+	grep -E 'successful run|passed|failed|skipped|fail:' /tmp/stress.log | sed 's/^.*\] */stress-ng: /'
+	if [ $status -eq 0 ]; then
+		sed -n 's/^.*\] vm  *\([0-9]*\) .*$/stress ok \1 operations/p' /tmp/stress.log
+	else
+		echo "STRESS BAD status $status"
+	fi
 }
 
 checksum() {
@@ -138,6 +158,7 @@ if [ "$fill" -gt 0 ]; then
 fi
 case $(param mv.job shell) in
 checksum) checksum ;;
+stress) stress ;;
 poweroff) ;;
 fio) run_fio ;;
 shell)

@@ -20,12 +20,15 @@ import (
 const (
 	guestKernel = "/lab/guest/vmlinuz"
 	guestInitrd = "/lab/guest/initrd.gz"
+	guestStress = "/lab/guest/stress.cpio"
 	// EnvGuestKernel and EnvGuestInitrd name a kernel and an initramfs that tests of Linux guests boot. They are set
 	// in the lab; set them natively, where KVM can boot Linux, to run the same tests there.
 	EnvGuestKernel = "MICROVM_GUEST_KERNEL"
 	EnvGuestInitrd = "MICROVM_GUEST_INITRD"
 	// EnvGuestVsock names the program of hack/lab/vsock, for tests that put it before the initramfs, in one file.
 	EnvGuestVsock = "MICROVM_GUEST_VSOCK"
+	// EnvGuestStress names an archive with stress-ng, which stands before the initramfs in one file; with Options.Stress.
+	EnvGuestStress = "MICROVM_GUEST_STRESS"
 	// EnvGuestRoot names a disk with Debian on it (RootImage), for tests that want one.
 	EnvGuestRoot = "MICROVM_GUEST_ROOT"
 )
@@ -114,6 +117,15 @@ func (p *Pieces) writeImage(w io.Writer, initBinary string, o *Options) error {
 	if err := a.Copy(guestKernel, p.Vmlinuz); err != nil {
 		return err
 	}
+	env := []string{EnvGuestKernel + "=" + guestKernel, EnvGuestInitrd + "=" + guestInitrd}
+	if o.Stress {
+		stress, err := p.StressInitrd(o.Progress)
+		if err != nil {
+			return err
+		}
+		a.Bytes(guestStress, 0o644, stress)
+		env = append(env, EnvGuestStress+"="+guestStress)
+	}
 	if err := addMakeFS(a); err != nil {
 		return err
 	}
@@ -133,7 +145,7 @@ func (p *Pieces) writeImage(w io.Writer, initBinary string, o *Options) error {
 	a.Dir("root")
 	job, err := json.Marshal(frame.Job{
 		Args:     o.Command,
-		Env:      append([]string{EnvGuestKernel + "=" + guestKernel, EnvGuestInitrd + "=" + guestInitrd}, o.Env...),
+		Env:      append(env, o.Env...),
 		Dir:      "/root",
 		Terminal: o.Terminal,
 	})

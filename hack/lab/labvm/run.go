@@ -34,6 +34,7 @@ type Options struct {
 	CPUs      int           // for the command and its guests; 0: 2
 	Deadline  time.Duration // from Run's start, boot included; 0: none
 	QEMU      bool          // copy this machine's QEMU into the lab
+	Stress    bool          // have stress-ng for its guests, see EnvGuestStress
 
 	Terminal       bool // give the command a terminal
 	Stdin          io.Reader
