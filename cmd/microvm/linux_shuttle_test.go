@@ -96,10 +96,10 @@ func TestLinuxGoesBackAndForthOverABadLine(t *testing.T) {
 		migrate.wait(0)
 		at.wait(0)
 		r := readReport(t, migrate.stdout.String())
-		t.Logf("move %d, %s: total %v, downtime %v, %d faults, p99 %v, %d recoveries, %d MiB on the wire; downtime %v; p99 of phases %v", i+1, mode,
+		t.Logf("move %d, %s: total %v, downtime %v, %d faults, p99 %v, %d recoveries, %d MiB on the wire; downtime %v; p99 of phases %v; TCP so far %v", i+1, mode,
 			time.Duration(r.TotalNS).Round(time.Millisecond), time.Duration(r.DowntimeNS).Round(time.Millisecond),
 			r.Faults.Count, time.Duration(r.Faults.P99NS).Round(time.Millisecond), r.Recoveries, r.RAM.BytesWire>>20,
-			millis(r.Downtime), millis(r.Faults.Phases))
+			millis(r.Downtime), millis(r.Faults.Phases), n.tcpTrouble())
 		if r.Result != migration.ResultCompleted || r.Verified == nil || !*r.Verified || r.Mode != string(mode) {
 			text, _ := json.Marshal(r)
 			t.Errorf("move %d: %s", i+1, text)
