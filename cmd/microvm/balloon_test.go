@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"reflect"
 	"strings"
 	"testing"
 
+	"microvm/devices/virtio/balloon"
 	"microvm/vmm"
 )
 
@@ -43,5 +45,34 @@ func TestParseShare(t *testing.T) {
 		if _, err := parseShare(text); err == nil {
 			t.Errorf("%q was taken", text)
 		}
+	}
+}
+
+// TestABalloonIsAskedForItsSize of a guest that has no driver: what it is to
+// hold is kept, and it holds nothing.
+func TestABalloonIsAskedForItsSize(t *testing.T) {
+	h := newHost(t)
+	h.boot("a", "beat=100", "--balloon", "1M")
+	for _, c := range []struct {
+		arg    string
+		target int
+	}{{"", 1 << 20}, {"25%", 64 << 20}, {"0", 0}} {
+		if c.arg != "" {
+			h.must(0, "balloon", "a", c.arg)
+		}
+		var s balloon.Stats
+		if err := json.Unmarshal([]byte(h.must(0, "balloon", "a").stdout), &s); err != nil || s.Target != uint64(c.target) || s.Actual != 0 || s.Guest != nil {
+			t.Errorf("after %q: %+v, %v", c.arg, s, err)
+		}
+	}
+	if r := h.must(exitFailure, "balloon", "a", "300M"); !strings.Contains(r.stderr, "the guest has 268435456") {
+		t.Errorf("more than there is: %s", r.stderr)
+	}
+	h.must(exitUsage, "balloon", "a", "much")
+	h.must(exitUsage, "balloon")
+	h.must(exitNoVM, "balloon", "b", "1M")
+	h.boot("c", "beat=100")
+	if r := h.must(exitFailure, "balloon", "c", "1M"); !strings.Contains(r.stderr, "run it with --balloon") {
+		t.Errorf("a VM without: %s", r.stderr)
 	}
 }
