@@ -24,26 +24,33 @@ const (
 	exitTimeout = 124
 )
 
-// commands is all that microvm can do, in the order of its help.
-var commands = []*command{
-	&demoCommand,
-	&runCommand,
-	&receiveCommand,
-	&migrateCommand,
-	&migrateStatusCommand,
-	&migrateCancelCommand,
-	&psCommand,
-	&inspectCommand,
-	&statsCommand,
-	&consoleCommand,
-	&logsCommand,
-	&pauseCommand,
-	&resumeCommand,
-	&growCommand,
-	&balloonCommand,
-	&stopCommand,
-	&waitCommand,
-	&versionCommand,
+// commands is all that microvm can do, in the order of its help. It is filled
+// when the program starts, since some commands tell about all of them.
+var commands []*command
+
+func init() {
+	commands = []*command{
+		&demoCommand,
+		&runCommand,
+		&receiveCommand,
+		&migrateCommand,
+		&migrateStatusCommand,
+		&migrateCancelCommand,
+		&psCommand,
+		&inspectCommand,
+		&statsCommand,
+		&consoleCommand,
+		&logsCommand,
+		&pauseCommand,
+		&resumeCommand,
+		&growCommand,
+		&balloonCommand,
+		&stopCommand,
+		&waitCommand,
+		&completionCommand,
+		&manCommand,
+		&versionCommand,
+	}
 }
 
 func main() {
