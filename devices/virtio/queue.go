@@ -218,7 +218,10 @@ func (q *Queue) arm() (more bool, err error) {
 // Return undoes the last n calls of Next that gave a chain, none of which has
 // been pushed: the driver's chains are as if they had not been taken. It is for
 // the worker, and for Drain.
-func (q *Queue) Return(n int) { q.next -= uint16(n) }
+func (q *Queue) Return(n int) {
+	q.next -= uint16(n)
+	q.stats.chains.Add(-uint64(n))
+}
 
 // Size is how many entries the driver's queue has. It is for the worker.
 func (q *Queue) Size() int { return int(q.setup.size) }

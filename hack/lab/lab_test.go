@@ -30,7 +30,7 @@ func TestLinuxGuestsInTheLab(t *testing.T) {
 		t.Run(strings.TrimPrefix(p.Path, "microvm/"), func(t *testing.T) {
 			labtest.Run(t, pieces, p.Path, labtest.Options{
 				Tests:   p.Tests,
-				Modules: []string{"veth", "sch_netem"},
+				Modules: []string{"veth", "sch_netem", "tun", "bridge"},
 				Program: p.Path != selftest,
 				Root:    p.Path == commands,
 				Stress:  p.Path == commands,

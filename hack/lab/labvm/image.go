@@ -38,7 +38,7 @@ var (
 	portModules = []string{"virtio_pci", "virtio_console"}
 	hostModules = []string{"irqbypass", "kvm", "kvm_amd"}
 	// guestModules are the drivers of what a microvm has and Debian's kernel has not built in.
-	guestModules = []string{"virtio_mmio", "virtio_blk", "virtio_rng", "virtio_balloon", "virtio_console", "vmw_vsock_virtio_transport"}
+	guestModules = []string{"virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "virtio_balloon", "virtio_console", "vmw_vsock_virtio_transport"}
 )
 
 //go:embed guest.sh
