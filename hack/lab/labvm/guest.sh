@@ -9,6 +9,7 @@
 #   mv.job=poweroff   power off at once
 #   mv.job=fio        measure the disk with the serial number "data" by fio, which is on the one with "debian"; a line
 #                     "fio JOB-DEPTH KIB_PER_SECOND REQUESTS_PER_SECOND" for each job, at the end "fio end"
+#   mv.jobs=RW:BLOCK:DEPTH,...   fio: these jobs instead of all       mv.seconds=N   fio: for each, instead of 4
 #   mv.fill=MIB       first fill that much memory with random bytes (checksum verifies them at its end)
 #   mv.size=MIB       checksum, stress: how much instead of 64
 #   mv.rounds=N       checksum, stress: power off after N rounds (default: to the round in which a line is typed on ttyS0)
@@ -135,7 +136,7 @@ run_fio() {
 	mount -t ext4 -o ro "$(disk_called debian)" /debian && mount -o bind /dev /debian/dev &&
 		mount -t proc proc /debian/proc && mount -t sysfs sys /debian/sys && mount -t tmpfs tmp /debian/tmp || return
 	data=$(disk_called data)
-	for job in randread:4k:1 randread:4k:32 randwrite:4k:1 randwrite:4k:32 read:1M:4 write:1M:4; do
+	for job in $(param mv.jobs randread:4k:1,randread:4k:32,randwrite:4k:1,randwrite:4k:32,read:1M:4,write:1M:4 | tr , ' '); do
 		rw=${job%%:*} depth=${job##*:} bs=${job#*:} bs=${bs%:*}
 		chroot /debian fio --name="$rw-$depth" --filename="$data" --rw="$rw" --bs="$bs" --iodepth="$depth" --direct=1 \
 			--ioengine=libaio --time_based --ramp_time=1 --runtime="$(param mv.seconds 4)" --minimal --terse-version=3 > /tmp/fio ||
