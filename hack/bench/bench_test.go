@@ -124,3 +124,13 @@ func TestWhatFioSaysIsRead(t *testing.T) {
 		}
 	}
 }
+
+func TestFiguresOfIperf(t *testing.T) {
+	f, err := iperfFigures([]string{"GUEST READY", "iperf send 800", "iperf receive 1600", "ping 0.25", "iperf end"})
+	if err != nil || f["send"] != 100e3 || f["receive"] != 200e3 || f["ping"] != 250e3 {
+		t.Errorf("%v, %v", f, err)
+	}
+	if _, err := iperfFigures([]string{"iperf send 0"}); err == nil {
+		t.Error("nothing sent, and no error")
+	}
+}

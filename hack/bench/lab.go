@@ -50,12 +50,12 @@ func (b *bench) groupInLab(group string) ([]result, error) {
 	var out bytes.Buffer
 	var env, disks []string
 	modules := []string{"sch_netem"}
-	if group == "disk" {
+	if group == "disk" || group == "network" {
 		root, err := labvm.RootImage(cache, b.log)
 		if err != nil {
 			return nil, err
 		}
-		modules, disks = append(modules, "brd"), []string{root}
+		modules, disks = append(modules, "brd", "tun"), []string{root}
 		env = []string{labvm.EnvGuestRoot + "=/dev/vda", dataDisk + "=/dev/ram0"}
 	}
 	status, err := pieces.Run(b.context, labvm.Options{

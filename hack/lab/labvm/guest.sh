@@ -9,7 +9,9 @@
 #   mv.job=poweroff   power off at once
 #   mv.job=fio        measure the disk with the serial number "data" by fio, which is on the one with "debian"; a line
 #                     "fio JOB-DEPTH KIB_PER_SECOND REQUESTS_PER_SECOND" for each job, at the end "fio end"
-#   mv.jobs=RW:BLOCK:DEPTH,...   fio: these jobs instead of all       mv.seconds=N   fio: for each, instead of 4
+#   mv.jobs=RW:BLOCK:DEPTH,...   fio: these jobs instead of all       mv.seconds=N   fio, iperf: for each, instead of 4
+#   mv.job=iperf      measure the network card by the iperf3 and ping of the disk "debian", against 192.0.2.1; lines
+#                     "iperf send|receive KBIT_PER_SECOND" and "ping MILLISECONDS", at the end "iperf end"
 #   mv.fill=MIB       first fill that much memory with random bytes (checksum verifies them at its end)
 #   mv.size=MIB       checksum, stress: how much instead of 64
 #   mv.rounds=N       checksum, stress: power off after N rounds (default: to the round in which a line is typed on ttyS0)
@@ -131,10 +133,13 @@ fi
 disk_called() {
 	for d in /sys/block/vd*; do [ "$(cat $d/serial)" = "$1" ] && echo "/dev/${d##*/}"; done
 }
-run_fio() {
+mount_debian() {
 	mkdir -p /debian
 	mount -t ext4 -o ro "$(disk_called debian)" /debian && mount -o bind /dev /debian/dev &&
-		mount -t proc proc /debian/proc && mount -t sysfs sys /debian/sys && mount -t tmpfs tmp /debian/tmp || return
+		mount -t proc proc /debian/proc && mount -t sysfs sys /debian/sys && mount -t tmpfs tmp /debian/tmp
+}
+run_fio() {
+	mount_debian || return
 	data=$(disk_called data)
 	for job in $(param mv.jobs randread:4k:1,randread:4k:32,randwrite:4k:1,randwrite:4k:32,read:1M:4,write:1M:4 | tr , ' '); do
 		rw=${job%%:*} depth=${job##*:} bs=${job#*:} bs=${bs%:*}
@@ -145,6 +150,19 @@ run_fio() {
 		awk -F ';' 'NF > 50 { print "fio", $3, $7 + $48, $8 + $49 }' /tmp/fio
 	done
 	echo "fio end"
+}
+run_iperf() {
+	mount_debian || return
+	ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up || return
+	for job in send: receive:-R; do
+		# The word before "Kbits/sec" in the receiver's summary.
+		chroot /debian iperf3 -c 192.0.2.1 -f k -O 1 -t "$(param mv.seconds 4)" ${job#*:} > /tmp/iperf || cat /tmp/iperf
+		awk -v job="${job%%:*}" '/receiver/ { for (i = 2; i <= NF; i++) if ($i == "Kbits/sec") print "iperf", job, $(i-1) }' /tmp/iperf
+	done
+	# The last line has least/mean/most/deviation.
+	chroot /debian /usr/bin/ping -q -c 300 -i 0.005 192.0.2.1 > /tmp/ping || cat /tmp/ping
+	awk -F / '/^rtt/ { print "ping", $5 }' /tmp/ping
+	echo "iperf end"
 }
 
 dmesg_bad=
@@ -162,6 +180,7 @@ checksum) checksum ;;
 stress) stress ;;
 poweroff) ;;
 fio) run_fio ;;
+iperf) run_iperf ;;
 shell)
 	# A session of its own with its terminal, so that ^C and job control work as on a real console.
 	PS1='guest# ' setsid sh -c "exec sh -i < /dev/$(param mv.tty ttyS0) > /dev/$(param mv.tty ttyS0) 2>&1"
