@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -60,9 +61,17 @@ func (h *host) refuse(t *testing.T, disk string) {
 	}
 }
 
+// filesRounds has a shell write a file on /disk with fsync, and read it back from
+// there, again and again.
+const filesRounds = "cd /disk; for i in 1 2 3 4 5 6; do dd if=/dev/urandom of=f bs=256k count=16 conv=fsync 2> /dev/null || echo disk bad write; " +
+	"want=$(md5sum < f); echo 3 > /proc/sys/vm/drop_caches; [ \"$(md5sum < f)\" = \"$want\" ] && echo disk ok $i || echo disk bad $i; done; echo disk end"
+
+var roundLine = regexp.MustCompile(`(?m)^disk ok \d\r?$`)
+
 // TestWhatLinuxHasSyncedOutlivesTheVMM, which is killed right after the guest's
-// fsync has returned. Before that the disk has grown without a restart, and one
-// that is read-only was not written to.
+// fsync has returned. Before that the disk has grown without a restart, one that
+// is read-only was not written to, and the guest has moved by postcopy while it
+// wrote and read.
 func TestWhatLinuxHasSyncedOutlivesTheVMM(t *testing.T) {
 	disk, other := newDisk(t), newDisk(t)
 	h := newHost(t)
@@ -79,10 +88,31 @@ func TestWhatLinuxHasSyncedOutlivesTheVMM(t *testing.T) {
 	first.enter("dd if=/dev/vda of=/dev/null bs=1M skip=64 && echo read; echo x > /dev/vdb || echo not written")
 	first.awaitLine("read")
 	first.awaitLine("not written")
-	first.enter("mkdir /disk && mount -t ext4 /dev/vda /disk && dd if=/dev/urandom of=/disk/precious bs=64k count=64 conv=fsync && echo sum $(md5sum < /disk/precious)")
-	sum := first.awaitLine("sum ")
-	first.signal(9)
-	<-first.ended
+	first.enter("mkdir /disk && mount -t ext4 /dev/vda /disk && " + filesRounds)
+	first.awaitLine("disk ok 1")
+	h.refuse(t, disk)
+	moved, addr := h.receive("--name", "b", "--disk", disk, "--disk", other)
+	moved.patience = linuxPatience
+	migrate := h.start("migrate", "a", addr, "--postcopy")
+	migrate.patience = linuxPatience
+	migrate.wait(0)
+	first.wait(0)
+	h.refuse(t, disk)
+	moved.awaitLine("disk end")
+	text := screens(first, moved)
+	if n := len(roundLine.FindAllString(text, -1)); n != 6 || strings.Contains(text, "\ndisk bad") {
+		t.Errorf("%d rounds of 6:\n%s", n, text)
+	}
+	there := h.counts("b", "blk0")
+	for _, sort := range []string{"read", "write", "flush"} {
+		if r := there.Counts.Of(sort); r.Requests == 0 || r.Errors != 0 {
+			t.Errorf("the disk has counted %+v where it came to", r)
+		}
+	}
+	moved.enter("dd if=/dev/urandom of=/disk/precious bs=64k count=64 conv=fsync && echo sum $(md5sum < /disk/precious)")
+	sum := moved.awaitLine("sum ")
+	moved.signal(9)
+	<-moved.ended
 
 	second := h.startWithDisk("a", "mv.job=shell", disk+",serial=the-disk")
 	second.awaitLine("GUEST READY cpus 2 ")

@@ -61,11 +61,11 @@ func TestTheCodeIsFormatted(t *testing.T) {
 }
 
 func TestGoVetIsContent(t *testing.T) {
-	tool(t, "go", "vet", "-tags", "linuxguest", "./...")
+	tool(t, "go", "vet", "-tags", "linuxguest,debian", "./...")
 }
 
 func TestStaticcheckIsContent(t *testing.T) {
-	tool(t, "go", "tool", "staticcheck", "-tags", "linuxguest", "./...")
+	tool(t, "go", "tool", "staticcheck", "-tags", "linuxguest,debian", "./...")
 }
 
 // tool runs a program at the project's root and returns its standard output.

@@ -13,7 +13,7 @@ import (
 // selftest is the one package whose tests are about the lab and not about the program.
 const selftest = "microvm/hack/lab/selftest"
 
-// commands is the package whose tests boot Debian.
+// commands is the package whose tests have guests under stress-ng.
 const commands = "microvm/cmd/microvm"
 
 // Every test with the tag linuxguest, wherever it is, each package in a lab of its own.
@@ -32,7 +32,6 @@ func TestLinuxGuestsInTheLab(t *testing.T) {
 				Tests:   p.Tests,
 				Modules: []string{"veth", "sch_netem", "tun", "bridge"},
 				Program: p.Path != selftest,
-				Root:    p.Path == commands,
 				Stress:  p.Path == commands,
 			})
 		})

@@ -36,9 +36,6 @@ type Options struct {
 	QEMU      bool     // copy this machine's QEMU into the lab
 	Stress    bool     // have stress-ng for the lab's guests
 	Program   bool     // build the microvm program and put it into the lab's PATH, and what tests put into guests
-	// Root gives the lab a disk with Debian on it, its first, which the tests find by labvm.EnvGuestRoot. Where there
-	// can be no such disk they don't.
-	Root bool
 }
 
 // Pieces returns the lab's pieces, fetched if need be, and skips the test where there can be no lab.
@@ -80,10 +77,7 @@ func Run(t *testing.T, pieces *labvm.Pieces, path string, o Options) {
 	if testdata := filepath.Join(packageDir(t, path), "testdata"); exists(testdata) {
 		files = append(files, labvm.File{Host: testdata, Guest: "/root/testdata"})
 	}
-	var env, disks []string
-	if o.Root {
-		env, disks = rootDisk(t)
-	}
+	var env []string
 	if o.Program {
 		env = append(env, labvm.EnvGuestVsock+"="+vsockProgram)
 	}
@@ -121,7 +115,7 @@ func Run(t *testing.T, pieces *labvm.Pieces, path string, o Options) {
 		defer close(ended)
 		defer raw.Close()
 		status, labErr = pieces.Run(t.Context(), labvm.Options{
-			Command: command, Env: env, Disks: disks, Files: files, Modules: o.Modules, MemoryMiB: o.MemoryMiB, QEMU: o.QEMU, Stress: o.Stress,
+			Command: command, Env: env, Files: files, Modules: o.Modules, MemoryMiB: o.MemoryMiB, QEMU: o.QEMU, Stress: o.Stress,
 			Deadline: deadline, Stdout: raw, Stderr: raw,
 		})
 	}()
@@ -140,23 +134,6 @@ func Run(t *testing.T, pieces *labvm.Pieces, path string, o Options) {
 	if len(rest.subs) == 0 && labErr == nil {
 		t.Errorf("no test ran:\n%s", rest.output.String())
 	}
-}
-
-// rootDisk is what tests that want Debian get.
-func rootDisk(t *testing.T) (env, disks []string) {
-	t.Helper()
-	cache, err := labvm.CacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := labvm.RootImage(cache, os.Stderr)
-	switch {
-	case errors.Is(err, labvm.ErrNoRootImage):
-		return nil, nil
-	case err != nil:
-		t.Fatal(err)
-	}
-	return []string{labvm.EnvGuestRoot + "=/dev/vda"}, []string{image}
 }
 
 // build runs the go command for a static program, which needs nothing of the lab but its kernel.
