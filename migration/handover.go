@@ -93,21 +93,12 @@ func (s *Source) sendRun(l *link) (written bool, err error) {
 // state comes in parts are only named if there are channels for the parts.
 func (s *Source) pack(ctx context.Context, l *link) ([]byte, error) {
 	blob := wire.Message(wire.TypeListen, nil)
-	for _, run := range runs(s.machine.Devices()) {
-		states := make([][]byte, len(run))
-		err := atOnce(len(run), func(i int) error {
-			d := run[i]
-			add := func(state wire.DeviceState) error { states[i] = state.Append(states[i]); return nil }
-			if l.carriesPartsOf(d) {
-				return add(wire.DeviceState{ID: d.ID(), Version: d.Version(), Flags: wire.StateByMulti})
-			}
-			return saveDevice(ctx, d, add)
-		})
-		if err != nil {
+	add := func(state wire.DeviceState) error { blob = state.Append(blob); return nil }
+	for _, d := range s.machine.Devices() {
+		if l.carriesPartsOf(d) {
+			_ = add(wire.DeviceState{ID: d.ID(), Version: d.Version(), Flags: wire.StateByMulti})
+		} else if err := saveDevice(ctx, d, add); err != nil {
 			return nil, err
-		}
-		for _, state := range states {
-			blob = append(blob, state...)
 		}
 	}
 	if limit, _ := wire.TypePackaged.MaxBody(); len(blob) > int(limit) {

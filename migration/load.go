@@ -86,20 +86,14 @@ func load(m Machine, states []wire.DeviceState, parts *partsIn) error {
 	for _, s := range states {
 		byID[s.ID] = append(byID[s.ID], s)
 	}
-	devices := m.Devices()
-	for _, run := range runs(devices) {
-		err := atOnce(len(run), func(i int) error {
-			packets, ok := byID[run[i].ID()]
-			if !ok {
-				return protocolError("DEVICE_STATE", "device %q: none came", run[i].ID())
-			}
-			return loadDevice(parts.ctx, run[i], packets, parts)
-		})
-		if err != nil {
+	for _, dev := range m.Devices() {
+		packets, ok := byID[dev.ID()]
+		if !ok {
+			return protocolError("DEVICE_STATE", "device %q: none came", dev.ID())
+		}
+		if err := loadDevice(parts.ctx, dev, packets, parts); err != nil {
 			return err
 		}
-	}
-	for _, dev := range devices {
 		delete(byID, dev.ID())
 	}
 	for id := range byID {

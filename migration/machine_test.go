@@ -23,7 +23,6 @@ type testMachine struct {
 	blocks []*memslot.Block
 	device *testDevice
 	parts  []*partDevice // devices whose state comes in parts, loaded after device
-	twins  []*twinDevice // and after those
 
 	paused  atomic.Int32
 	resumed atomic.Int32
@@ -99,9 +98,6 @@ func (m *testMachine) Blocks() []*memslot.Block { return m.blocks }
 func (m *testMachine) Devices() []Snapshotter {
 	devices := []Snapshotter{m.device}
 	for _, d := range m.parts {
-		devices = append(devices, d)
-	}
-	for _, d := range m.twins {
 		devices = append(devices, d)
 	}
 	return devices

@@ -32,13 +32,11 @@ func (s kvmState) Load(version uint32, b []byte) error {
 	return s.vm.LoadState(&state)
 }
 
-// cpuState is a vCPU's state, as a migration.ConcurrentSnapshotter: KVM locks
-// what is a vCPU's own by itself, and what they share of the VM.
+// cpuState is a vCPU's state, as a migration.Snapshotter.
 type cpuState struct{ cpu *kvm.VCPU }
 
 func (s cpuState) ID() string    { return fmt.Sprintf("cpu%d", s.cpu.ID()) }
 func (cpuState) Version() uint32 { return kvm.VCPUStateVersion }
-func (cpuState) Concurrent()     {}
 
 func (s cpuState) Save() ([]byte, error) {
 	state, err := s.cpu.SaveState()
