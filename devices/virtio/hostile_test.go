@@ -124,18 +124,8 @@ func newLoggingRig(t *testing.T) (*rig, *bytes.Buffer) {
 	mem, block := virtiotest.NewMemory(t, ramEnd)
 	e := &echo{queues: []uint16{16}}
 	irq := virtiotest.NewIRQ()
-	d, err := virtio.NewDevice("echo0", e, mem, slog.New(slog.NewTextHandler(log, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := virtio.NewMMIO(d, irq)
-	t.Cleanup(func() {
-		d.Hold()
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	d.Release()
+	m := virtiotest.NewMMIO(t, "echo0", e, mem, irq, slog.New(slog.NewTextHandler(log, nil)))
+	m.Device().Release()
 	return &rig{virtiotest.NewDriver(t, m, mem, 4096, irq), e, m, block}, log
 }
 

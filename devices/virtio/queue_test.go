@@ -100,18 +100,7 @@ func newRig(t testing.TB, queues ...uint16) *rig {
 
 // newMMIO is a held device that ends with the test.
 func newMMIO(t testing.TB, e *echo, mem *memslot.Memory, irq virtiotest.IRQ) *virtio.MMIO {
-	d, err := virtio.NewDevice("echo0", e, mem, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := virtio.NewMMIO(d, irq)
-	t.Cleanup(func() {
-		d.Hold()
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return m
+	return virtiotest.NewMMIO(t, "echo0", e, mem, irq, slog.New(slog.DiscardHandler))
 }
 
 // split cuts b into buffers at random, some of them empty.

@@ -35,17 +35,7 @@ func newMMIO(t testing.TB, o Options, mem *memslot.Memory, irq virtiotest.IRQ) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	device, err := virtio.NewDevice("balloon0", b, mem, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		device.Hold()
-		if err := device.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return virtio.NewMMIO(device, irq), b
+	return virtiotest.NewMMIO(t, "balloon0", b, mem, irq, slog.New(slog.DiscardHandler)), b
 }
 
 // newRig has a driver take all features but those in without.

@@ -70,17 +70,7 @@ func newMMIO(t testing.TB, path string, readOnly bool, o Options, mem *memslot.M
 	if err != nil {
 		t.Fatal(err)
 	}
-	device, err := virtio.NewDevice("blk0", disk, mem, o.Log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		device.Hold()
-		if err := device.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return virtio.NewMMIO(device, irq), disk
+	return virtiotest.NewMMIO(t, "blk0", disk, mem, irq, o.Log), disk
 }
 
 // newRig has a driver take all features but those in without.

@@ -156,17 +156,7 @@ func newMMIOOn(t testing.TB, tap Tap, pairs int, mem *memslot.Memory, irq virtio
 	if err != nil {
 		t.Fatal(err)
 	}
-	device, err := virtio.NewDevice("net0", n, mem, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		device.Hold()
-		if err := device.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return virtio.NewMMIO(device, irq), n
+	return virtiotest.NewMMIO(t, "net0", n, mem, irq, log), n
 }
 
 // newRig has a driver take all features but those in without.

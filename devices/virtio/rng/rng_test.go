@@ -28,17 +28,7 @@ type rig struct {
 func newMMIO(t testing.TB, mem *memslot.Memory, irq virtiotest.IRQ) (*virtio.MMIO, *RNG) {
 	t.Helper()
 	r := New()
-	device, err := virtio.NewDevice("rng0", r, mem, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		device.Hold()
-		if err := device.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return virtio.NewMMIO(device, irq), r
+	return virtiotest.NewMMIO(t, "rng0", r, mem, irq, slog.New(slog.DiscardHandler)), r
 }
 
 func newRig(t testing.TB) *rig {

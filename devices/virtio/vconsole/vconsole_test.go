@@ -63,19 +63,9 @@ func newRig(t testing.TB, w io.Writer) *rig {
 	irq := virtiotest.NewIRQ()
 	log := slog.New(slog.DiscardHandler)
 	r := &rig{d: New(w)}
-	device, err := virtio.NewDevice("console0", r.d, mem, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		device.Hold()
-		if err := device.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	r.mmio = virtio.NewMMIO(device, irq)
+	r.mmio = virtiotest.NewMMIO(t, "console0", r.d, mem, irq, log)
 	r.Driver = virtiotest.NewDriver(t, r.mmio, mem, 4096, irq)
-	device.Release()
+	r.mmio.Device().Release()
 	return r
 }
 

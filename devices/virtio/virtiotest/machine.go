@@ -2,10 +2,12 @@ package virtiotest
 
 import (
 	"encoding/binary"
+	"log/slog"
 	"testing"
 	"time"
 
 	"microvm/devices"
+	"microvm/devices/virtio"
 	"microvm/kvm"
 	"microvm/memslot"
 )
@@ -41,6 +43,23 @@ func NewMemory(t testing.TB, size uint64) (*memslot.Memory, *memslot.Block) {
 		}
 	}
 	return mem, b
+}
+
+// NewMMIO is a held device with its registers, that ends with the test. It takes
+// over the backend.
+func NewMMIO(t testing.TB, id string, b virtio.Backend, mem *memslot.Memory, irq IRQ, log *slog.Logger) *virtio.MMIO {
+	t.Helper()
+	d, err := virtio.NewDevice(id, b, mem, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		d.Hold()
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return virtio.NewMMIO(d, irq)
 }
 
 // IRQ is an edge-triggered interrupt line with a CPU that remembers one edge.

@@ -46,17 +46,7 @@ func newMMIO(t testing.TB, o Options) (*virtio.MMIO, *Device, *virtiotest.Driver
 	if err != nil {
 		t.Fatal(err)
 	}
-	device, err := virtio.NewDevice("vsock0", d, mem, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		device.Hold()
-		if err := device.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	m := virtio.NewMMIO(device, irq)
+	m := virtiotest.NewMMIO(t, "vsock0", d, mem, irq, log)
 	return m, d, virtiotest.NewDriver(t, m, mem, 4096, irq)
 }
 
