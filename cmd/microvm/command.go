@@ -86,6 +86,14 @@ func oneVM(args []string) (string, error) {
 	return args[0], nil
 }
 
+// checkFormat refuses a --format that is neither of these.
+func checkFormat(format, text string) error {
+	if format != text && format != "json" {
+		return usagef("--format %s: has to be %s or json", format, text)
+	}
+	return nil
+}
+
 // noArguments refuses arguments of a command that takes none.
 func noArguments(args []string) error {
 	if len(args) > 0 {

@@ -37,8 +37,8 @@ from the beginning on; with --watch also what still happens.`,
 			if err != nil {
 				return err
 			}
-			if *format != "text" && *format != "json" {
-				return usagef("--format %s: has to be text or json", *format)
+			if err := checkFormat(*format, "text"); err != nil {
+				return err
 			}
 			c, err := vmm.Dial(name)
 			if err != nil {

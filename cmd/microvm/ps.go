@@ -33,8 +33,8 @@ var psCommand = command{
 			if err := noArguments(args); err != nil {
 				return err
 			}
-			if *format != "table" && *format != "json" {
-				return usagef("--format %s: has to be table or json", *format)
+			if err := checkFormat(*format, "table"); err != nil {
+				return err
 			}
 			rows, err := listVMs(ctx, *all)
 			if err != nil {

@@ -40,8 +40,8 @@ that second; an object a line with --format json.`,
 			if err != nil {
 				return err
 			}
-			if *format != "text" && *format != "json" {
-				return usagef("--format %s: has to be text or json", *format)
+			if err := checkFormat(*format, "text"); err != nil {
+				return err
 			}
 			c, err := vmm.Dial(name)
 			if err != nil {

@@ -21,15 +21,15 @@ var versionCommand = command{
 			if err := noArguments(args); err != nil {
 				return err
 			}
+			if err := checkFormat(*format, "text"); err != nil {
+				return err
+			}
 			v := readVersion()
-			switch *format {
-			case "text":
-				fmt.Fprintf(stdout, "microvm %s (commit %s, %s)\n", v.Version, v.Commit, v.Go)
-				return nil
-			case "json":
+			if *format == "json" {
 				return printJSON(stdout, v)
 			}
-			return usagef("--format %s: has to be text or json", *format)
+			fmt.Fprintf(stdout, "microvm %s (commit %s, %s)\n", v.Version, v.Commit, v.Go)
+			return nil
 		}
 	},
 }
