@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"microvm/hack/lab/labvm"
 )
 
 // disk is what a Linux guest gets out of a virtio disk, by fio, with O_DIRECT in the guest and on the host. The disk
@@ -34,9 +32,9 @@ func diskRows() (rows []row) {
 }
 
 func (disk) sample(b *bench, s side) (figures, error) {
-	kernel, initrd, root := os.Getenv(labvm.EnvGuestKernel), os.Getenv(labvm.EnvGuestInitrd), os.Getenv(labvm.EnvGuestRoot)
-	if kernel == "" || initrd == "" || root == "" {
-		return nil, fmt.Errorf("set %s, %s and %s: they are what is booted", labvm.EnvGuestKernel, labvm.EnvGuestInitrd, labvm.EnvGuestRoot)
+	guest, err := findDebianGuest()
+	if err != nil {
+		return nil, err
 	}
 	dir, remove, err := b.scratch()
 	if err != nil {
@@ -50,25 +48,14 @@ func (disk) sample(b *bench, s side) (figures, error) {
 			return nil, err
 		}
 	}
-	const cmdline, mem = "console=ttyS0 quiet mv.job=fio", 256
-	var p *process
-	if s == ours {
-		p, err = start(b.context, []string{"MICROVM_STATE_DIR=" + dir}, b.microvm, "run", "-k", kernel, "-i", initrd,
-			"-p", cmdline, "-m", fmt.Sprintf("%dM", mem), "--disk", root+",ro,serial=debian", "--disk", data+",serial=data")
-	} else {
-		p, err = start(b.context, nil, b.qemu, append(qemuArgs(kernel, cmdline, 1, mem), "-initrd", initrd,
-			"-drive", "if=none,id=debian,format=raw,readonly=on,file="+root, "-device", "virtio-blk-device,drive=debian,serial=debian",
-			"-drive", "if=none,id=data,format=raw,cache=none,aio=io_uring,file="+data, "-device", "virtio-blk-device,drive=data,serial=data")...)
-	}
+	lines, err := guest.run(b, s, dir, "fio", "fio end", map[side][]string{
+		ours: {"--disk", data + ",serial=data"},
+		qemu: {"-drive", "if=none,id=data,format=raw,cache=none,aio=io_uring,file=" + data, "-device", "virtio-blk-device,drive=data,serial=data"},
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer p.end()
-	end, _, _, err := p.await(0, "fio end")
-	if err != nil {
-		return nil, err
-	}
-	return fioFigures(p.lines[:end])
+	return fioFigures(lines)
 }
 
 // fioFigures reads the lines "fio NAME KIB_PER_SECOND PER_SECOND" of guest.sh. A job of blocks of 1 MiB is told by its

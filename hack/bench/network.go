@@ -11,8 +11,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"microvm/hack/lab/labvm"
 )
 
 // network is what a Linux guest gets out of a virtio network card on a tap of the host, without vhost: iperf3's TCP to
@@ -37,9 +35,9 @@ const (
 )
 
 func (network) sample(b *bench, s side) (figures, error) {
-	kernel, initrd, root := os.Getenv(labvm.EnvGuestKernel), os.Getenv(labvm.EnvGuestInitrd), os.Getenv(labvm.EnvGuestRoot)
-	if kernel == "" || initrd == "" || root == "" {
-		return nil, fmt.Errorf("set %s, %s and %s: they are what is booted", labvm.EnvGuestKernel, labvm.EnvGuestInitrd, labvm.EnvGuestRoot)
+	guest, err := findDebianGuest()
+	if err != nil {
+		return nil, err
 	}
 	dir, remove, err := b.scratch()
 	if err != nil {
@@ -51,30 +49,19 @@ func (network) sample(b *bench, s side) (figures, error) {
 		return nil, err
 	}
 	defer untap()
-	unserve, err := serveIperf(b, root, filepath.Join(dir, "debian"))
+	unserve, err := serveIperf(b, guest.root, filepath.Join(dir, "debian"))
 	if err != nil {
 		return nil, err
 	}
 	defer unserve()
-	const cmdline, mem = "console=ttyS0 quiet mv.job=iperf", 256
-	var p *process
-	if s == ours {
-		p, err = start(b.context, []string{"MICROVM_STATE_DIR=" + dir}, b.microvm, "run", "-k", kernel, "-i", initrd,
-			"-p", cmdline, "-m", fmt.Sprintf("%dM", mem), "--disk", root+",ro,serial=debian", "--net", "tap="+benchTap)
-	} else {
-		p, err = start(b.context, nil, b.qemu, append(qemuArgs(kernel, cmdline, 1, mem), "-initrd", initrd,
-			"-drive", "if=none,id=debian,format=raw,readonly=on,file="+root, "-device", "virtio-blk-device,drive=debian,serial=debian",
-			"-netdev", "tap,id=net,vhost=off,script=no,downscript=no,ifname="+benchTap, "-device", "virtio-net-device,netdev=net")...)
-	}
+	lines, err := guest.run(b, s, dir, "iperf", "iperf end", map[side][]string{
+		ours: {"--net", "tap=" + benchTap},
+		qemu: {"-netdev", "tap,id=net,vhost=off,script=no,downscript=no,ifname=" + benchTap, "-device", "virtio-net-device,netdev=net"},
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer p.end()
-	end, _, _, err := p.await(0, "iperf end")
-	if err != nil {
-		return nil, err
-	}
-	return iperfFigures(p.lines[:end])
+	return iperfFigures(lines)
 }
 
 // makeTap makes the host's side of the link, which both programs find there.
