@@ -1,20 +1,79 @@
 package vmm
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
-	"os"
+	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
-// serve shows a VM in a state directory of its own, and gives a client of it
-// and what Serve returns.
-func serve(t *testing.T, config Config) (*Client, *VM, <-chan error) {
+// A caller makes calls to a VM's API, and looks at what comes as it comes.
+type caller struct{ http *http.Client }
+
+// callTo makes one for the VM in a state directory.
+func callTo(dir *StateDir) caller {
+	return caller{&http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", filepath.Join(dir.Path, apiSocket))
+		},
+	}}}
+}
+
+// A reply is what came.
+type reply struct {
+	status int
+	kind   string // its Content-Type
+	header http.Header
+	body   string
+}
+
+// into decodes a reply that has to be a T.
+func into[T any](t *testing.T, r reply) (v T) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(r.body), &v); err != nil {
+		t.Errorf("%d %s: %v", r.status, r.body, err)
+	}
+	return v
+}
+
+// do makes one call; body, if not nil, goes along as JSON.
+func (c caller) do(t *testing.T, method, path string, body any) reply {
+	t.Helper()
+	var in io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://vm"+path, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply{resp.StatusCode, resp.Header.Get("Content-Type"), resp.Header, string(text)}
+}
+
+// serve shows a VM in a state directory of its own, and gives what calls it and
+// what Serve returns.
+func serve(t *testing.T, config Config) (caller, *VM, <-chan error) {
 	t.Helper()
 	needKVM(t)
 	stateRoot(t)
@@ -26,16 +85,6 @@ func serve(t *testing.T, config Config) (*Client, *VM, <-chan error) {
 	server, err := Listen(dir, console, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
-	}
-	client, err := Dial(config.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info, err := client.Info(t.Context()); err != nil || info.State != StateIncoming || info.Name != config.Name {
-		t.Errorf("before the VM is there: %+v, %v", info, err)
-	}
-	if err := client.Pause(t.Context()); err == nil || !strings.Contains(err.Error(), "not arrived") {
-		t.Errorf("pause before the VM is there: %v", err)
 	}
 	vm, err := New(t.Context(), config, Options{Console: console})
 	if err != nil {
@@ -52,93 +101,26 @@ func serve(t *testing.T, config Config) (*Client, *VM, <-chan error) {
 	}()
 	t.Cleanup(cancel)
 	<-started
-	return client, vm, ended
-}
-
-func TestAPIOverItsSocket(t *testing.T) {
-	client, vm, served := serve(t, tinyConfig("beat=20"))
-	ctx := t.Context()
-	conn, err := client.Console(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	screen := newScreen()
-	go io.Copy(screen, conn)
-	screen.wait(t, 1, "ready")
-	state := func(want State) {
-		t.Helper()
-		info, err := client.Info(ctx)
-		if err != nil || info.State != want || info.CPUs != 1 || info.Memory != 128<<20 || info.PID != os.Getpid() {
-			t.Errorf("%+v, %v; want it %v", info, err, want)
-		}
-	}
-	state(StateRunning)
-	for range 2 { // the second time changes nothing
-		if err := client.Pause(ctx); err != nil {
-			t.Fatal(err)
-		}
-		state(StatePaused)
-	}
-	var refused *APIError
-	if err := client.Stop(ctx, false, time.Second); !errors.As(err, &refused) || refused.Code != CodeWrongState || !strings.Contains(refused.Message, "--force") {
-		t.Errorf("the power button of a paused VM: %v", err)
-	}
-	if err := client.Resume(ctx); err != nil {
-		t.Fatal(err)
-	}
-	state(StateRunning)
-	io.WriteString(conn, "hello\r")
-	screen.wait(t, 1, "echo hello")
-	if err := client.Stop(ctx, false, time.Millisecond); !errors.As(err, &refused) || refused.Code != CodeTimeout {
-		t.Errorf("a guest without ACPI stops by its power button: %v", err)
-	}
-
-	waited := make(chan ExitStatus, 1)
-	go func() {
-		exit, err := client.Wait(ctx)
-		if err != nil {
-			t.Error(err)
-		}
-		waited <- exit
-	}()
-	if err := client.Stop(ctx, true, 0); err != nil {
-		t.Fatal(err)
-	}
-	if exit := <-waited; exit != (ExitStatus{0, "stopped"}) {
-		t.Errorf("wait says %+v", exit)
-	}
-	if err := <-served; err != nil {
-		t.Error(err)
-	}
-	screen.wait(t, 1, "[microvm: stopped]")
-	if s := vm.State(); s != StateStopped {
-		t.Errorf("state %v", s)
-	}
-	if _, err := Dial("test"); !errors.Is(err, ErrNoSuchVM) {
-		t.Errorf("after the end: %v", err)
-	}
+	return callTo(dir), vm, ended
 }
 
 func TestAPIRefusesNonsense(t *testing.T) {
-	client, vm, served := serve(t, tinyConfig(""))
-	ctx := t.Context()
+	call, vm, served := serve(t, tinyConfig(""))
 	for _, c := range []struct {
 		method, path string
 		body         any
 		code         string
 	}{
 		{http.MethodGet, "/v1/nothing", nil, CodeNotFound},
-		{http.MethodDelete, "/v1/vm", nil, ""}, // 405, by the mux
+		{http.MethodDelete, "/v1/vm", nil, CodeNotFound},
 		{http.MethodPut, "/v1/vm/stop", map[string]any{"farce": true}, CodeBadRequest},
 		{http.MethodPut, "/v1/vm/stop", map[string]any{"timeout_ns": -1}, CodeBadRequest},
 		{http.MethodPut, "/v1/vm/stop", []int{1}, CodeBadRequest},
 		{http.MethodPut, "/v1/vm/stop", map[string]any{"force": strings.Repeat("x", maxBody)}, CodeBadRequest},
 	} {
-		err := client.Do(ctx, c.method, c.path, c.body, nil)
-		var got *APIError
-		if err == nil || c.code != "" && (!errors.As(err, &got) || got.Code != c.code) {
-			t.Errorf("%s %s: %v, want code %q", c.method, c.path, err, c.code)
+		r := call.do(t, c.method, c.path, c.body)
+		if got := into[APIError](t, r); r.status == http.StatusOK || got.Code != c.code {
+			t.Errorf("%s %s: %+v, want code %q", c.method, c.path, r, c.code)
 		}
 	}
 	if s := vm.State(); s != StateRunning {

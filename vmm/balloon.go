@@ -113,15 +113,3 @@ func (a *API) getBalloon(w http.ResponseWriter, r *http.Request) {
 	}
 	writeJSON(w, http.StatusOK, stats)
 }
-
-// SetBalloon has the VM's balloon take so many bytes from the guest.
-func (c *Client) SetBalloon(ctx context.Context, bytes uint64) error {
-	return c.Do(ctx, http.MethodPut, "/v1/vm/balloon", BalloonRequest{Size: bytes}, nil)
-}
-
-// Balloon describes the VM's balloon.
-func (c *Client) Balloon(ctx context.Context) (balloon.Stats, error) {
-	var s balloon.Stats
-	err := c.Do(ctx, http.MethodGet, "/v1/vm/balloon", nil, &s)
-	return s, err
-}

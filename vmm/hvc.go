@@ -98,8 +98,3 @@ func (a *API) resizeConsole(w http.ResponseWriter, r *http.Request) {
 	}
 	a.command(func(_ *http.Request, vm *VM) error { return vm.ResizeConsole(size) })(w, r)
 }
-
-// ResizeConsole says what size the terminal has on which the VM's console shows.
-func (c *Client) ResizeConsole(ctx context.Context, size ConsoleSize) error {
-	return c.Do(ctx, http.MethodPut, "/v1/vm/console/size", size, nil)
-}

@@ -28,6 +28,12 @@ type Instance struct {
 // LogPath is where the VM's log is, if it was started detached.
 func (i Instance) LogPath() string { return filepath.Join(i.Path, logFile) }
 
+// APISocket is where the VM's process answers.
+func (i Instance) APISocket() string { return filepath.Join(i.Path, apiSocket) }
+
+// ConsoleSocket is where its console is shown, if it has one.
+func (i Instance) ConsoleSocket() string { return filepath.Join(i.Path, consoleSocket) }
+
 // Instances lists the state directories under StateRoot, by name.
 func Instances() ([]Instance, error) {
 	root, err := StateRoot()

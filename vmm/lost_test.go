@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -12,11 +13,11 @@ import (
 // A VM that is lost is over for everybody, and everybody is told so, whether
 // its vCPUs come out of the kernel or not. Nothing of it is freed before.
 func TestAVMThatIsLostIsOverForEverybody(t *testing.T) {
-	client, vm, served := serve(t, tinyConfig("beat=20"))
+	call, vm, served := serve(t, tinyConfig("beat=20"))
 	waiting := vm.cpus // as if one of them did not come
 	waiting.done.Add(1)
-	if _, err := client.Info(t.Context()); err != nil {
-		t.Fatal(err)
+	if reply := call.do(t, http.MethodGet, "/v1/vm", nil); reply.status != http.StatusOK {
+		t.Fatal(reply)
 	}
 	stopping := make(chan struct{})
 	go func() { vm.Stop(); close(stopping) }()

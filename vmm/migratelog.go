@@ -1,10 +1,7 @@
 package vmm
 
 import (
-	"context"
 	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 
 	"microvm/migration"
@@ -64,23 +61,4 @@ func (d *departure) getLog(w http.ResponseWriter, _ *http.Request) {
 		_, err := w.Write(append(e, '\n'))
 		return err
 	})
-}
-
-// MigrationLog calls each with the events of the VM's last migration so far.
-func (c *Client) MigrationLog(ctx context.Context, each func(json.RawMessage)) error {
-	resp, err := c.send(ctx, http.MethodGet, "/v1/vm/migration/log", nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	in := json.NewDecoder(resp.Body)
-	for {
-		var e json.RawMessage
-		if err := in.Decode(&e); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("VM %s: migration log: %w", c.Instance.Name, err)
-		}
-		each(e)
-	}
 }

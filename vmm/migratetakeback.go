@@ -116,9 +116,3 @@ func (d *departure) takenBack() error {
 	}
 	return &APIError{Message: "not taken back: the destination was reached meanwhile, and the migration is " + string(e.Status.Phase), Code: CodeWrongState}
 }
-
-// TakeBackMigration has a VM run on here whose destination never ran it: see
-// TakeBackRequest.
-func (c *Client) TakeBackMigration(ctx context.Context, r TakeBackRequest) error {
-	return c.Do(ctx, http.MethodPost, "/v1/vm/migration/take-back", r, nil)
-}

@@ -69,10 +69,21 @@ func pipes(t *testing.T, n int) (ends []*os.File, read func(i int) string) {
 }
 
 func TestFilesThatArePassedComeInOrderAndAreClosedHere(t *testing.T) {
-	dir := filepath.Dir(servePassing(t))
-	c := NewClient(Instance{Name: "a", Path: dir})
+	conn, err := net.Dial("unix", servePassing(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
 	ends, read := pipes(t, maxPassed)
-	resp, err := c.passing(ends).http.Get("http://a/")
+	var fds []int
+	for _, f := range ends {
+		fds = append(fds, int(f.Fd()))
+	}
+	if _, _, err := conn.(*net.UnixConn).WriteMsgUnix([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), unix.UnixRights(fds...), nil); err != nil {
+		t.Fatal(err)
+	}
+	closeFiles(ends)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,9 +72,6 @@ func TestLogOutlivesTheVM(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Running || list[0].Exit == nil || *list[0].Exit != want {
 		t.Fatalf("%+v, %v", list, err)
 	}
-	if _, err := Dial("a"); !errors.Is(err, ErrNoSuchVM) {
-		t.Errorf("it can be dialled: %v", err)
-	}
 	// The next one of the name starts afresh.
 	if d, err = OpenStateDir("a"); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 var balloonCommand = command{
@@ -40,24 +41,24 @@ The VM has to have a balloon (microvm run --balloon) and its guest a driver of i
 					return usagef("%v", err)
 				}
 			}
-			client, err := vmm.Dial(args[0])
+			c, err := client.Dial(args[0])
 			if err != nil {
 				return err
 			}
 			ctx, cancel := context.WithTimeout(ctx, askTime)
 			defer cancel()
 			if want == nil {
-				stats, err := client.Balloon(ctx)
+				stats, err := c.Balloon(ctx)
 				if err != nil {
 					return err
 				}
 				return printJSON(stdout, stats)
 			}
-			info, err := client.Info(ctx)
+			info, err := c.Info(ctx)
 			if err != nil {
 				return err
 			}
-			return client.SetBalloon(ctx, want(info.Memory))
+			return c.SetBalloon(ctx, want(info.Memory))
 		}
 	},
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 func TestUsageErrors(t *testing.T) {
@@ -295,7 +296,7 @@ func TestNameIsFreeAfterKill(t *testing.T) {
 	if err := unix.Kill(i.PID, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := vmm.NewClient(i).Gone(t.Context()); err != nil {
+	if err := client.New(i).Gone(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	h.must(exitNoVM, "inspect", "a")

@@ -29,11 +29,11 @@ with the VM.`,
 	examples: []string{"microvm console a"},
 	prepare: func(*pflag.FlagSet) runner {
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
-			client, err := dial(args)
+			c, err := dial(args)
 			if err != nil {
 				return err
 			}
-			conn, err := client.Console(ctx)
+			conn, err := c.Console(ctx)
 			if err != nil {
 				return err
 			}
@@ -44,10 +44,10 @@ with the VM.`,
 			}
 			var in io.Reader = os.Stdin
 			if term.IsTerminal(int(os.Stdin.Fd())) {
-				fmt.Fprintf(os.Stderr, "console of %s; Ctrl-a x leaves\r\n", client.Instance.Name)
+				fmt.Fprintf(os.Stderr, "console of %s; Ctrl-a x leaves\r\n", c.Instance.Name)
 				followSize(ctx, os.Stdin, func(columns, rows uint16) {
 					// Without a virtio console there is nobody to tell.
-					_ = client.ResizeConsole(ctx, vmm.ConsoleSize{Columns: columns, Rows: rows})
+					_ = c.ResizeConsole(ctx, vmm.ConsoleSize{Columns: columns, Rows: rows})
 				})
 				in = console.NewFilter(os.Stdin, os.Stderr)
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 var demoCommand = command{
@@ -109,7 +110,7 @@ func (d *demo) run(ctx context.Context, stdout io.Writer) error {
 	if !strings.HasSuffix(beat, " bad 0") {
 		return errors.New("the guest found bad pages")
 	}
-	c, err := vmm.Dial("destination")
+	c, err := client.Dial("destination")
 	if err != nil {
 		return err
 	}

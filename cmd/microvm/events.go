@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"microvm/migration"
-	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // eventWriter writes events, a line each.
@@ -84,7 +84,7 @@ func (w *eventWriter) follow(log *migration.EventLog) (wait func()) {
 }
 
 // showEvents is migrate-status --events.
-func showEvents(ctx context.Context, c *vmm.Client, watch bool, stdout io.Writer) error {
+func showEvents(ctx context.Context, c *client.Client, watch bool, stdout io.Writer) error {
 	w := &eventWriter{w: stdout}
 	if !watch {
 		return c.MigrationLog(ctx, w.write)

@@ -1,6 +1,6 @@
 package main
 
-import "microvm/vmm"
+import "microvm/vmm/client"
 
 var growCommand = command{
 	name:    "grow",
@@ -11,5 +11,5 @@ Looks at the size of each disk's file or block device anew. The guest is told of
 those that have become larger, and can use the space at once (its partitions and
 file systems are its own to grow). A disk cannot shrink.`,
 	examples: []string{"truncate -s 20G root.img && microvm grow a"},
-	prepare:  within(askTime, (*vmm.Client).GrowDisks),
+	prepare:  within(askTime, (*client.Client).GrowDisks),
 }

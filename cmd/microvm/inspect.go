@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 var inspectCommand = command{
@@ -16,13 +16,13 @@ var inspectCommand = command{
 	examples: []string{"microvm inspect a"},
 	prepare: func(*pflag.FlagSet) runner {
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
-			client, err := dial(args)
+			c, err := dial(args)
 			if err != nil {
 				return err
 			}
 			ctx, cancel := context.WithTimeout(ctx, askTime)
 			defer cancel()
-			info, err := client.Info(ctx)
+			info, err := c.Info(ctx)
 			if err != nil {
 				return err
 			}
@@ -32,10 +32,10 @@ var inspectCommand = command{
 }
 
 // dial finds the VM that the only argument names.
-func dial(args []string) (*vmm.Client, error) {
+func dial(args []string) (*client.Client, error) {
 	name, err := oneVM(args)
 	if err != nil {
 		return nil, err
 	}
-	return vmm.Dial(name)
+	return client.Dial(name)
 }

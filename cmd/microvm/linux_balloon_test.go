@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"microvm/devices/virtio/balloon"
-	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // rss is how much memory a process has, in MiB.
@@ -47,7 +47,7 @@ func (p *process) awaitRSS(what string, right func(mib int) bool) int {
 // balloon asks a VM of its balloon.
 func (h *host) balloon(name string) balloon.Stats {
 	h.t.Helper()
-	c, err := vmm.Dial(name)
+	c, err := client.Dial(name)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"microvm/devices/virtio/blk"
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // newDisk makes a disk with an empty ext4 file system.
@@ -136,7 +137,7 @@ func TestWhatLinuxHasSyncedOutlivesTheVMM(t *testing.T) {
 // counts asks a VM what its device has counted.
 func (h *host) counts(vm, device string) vmm.DeviceInfo {
 	h.t.Helper()
-	c, err := vmm.Dial(vm)
+	c, err := client.Dial(vm)
 	if err != nil {
 		h.t.Fatal(err)
 	}

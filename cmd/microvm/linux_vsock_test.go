@@ -17,6 +17,7 @@ import (
 
 	"microvm/hack/lab/labvm"
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // withVsockProgram is the initramfs of the lab's guests, with the program vsock
@@ -114,7 +115,7 @@ func (h *host) guestSends(p *process, uds string, port, n int) {
 // resized has the console get a size, and the guest say that it has.
 func (h *host) resized(name string, p *process, size vmm.ConsoleSize) {
 	h.t.Helper()
-	c, err := vmm.Dial(name)
+	c, err := client.Dial(name)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -167,7 +168,7 @@ func TestLinuxTalksThroughVsockAndHVC0WhereItMoves(t *testing.T) {
 	dest.enter("echo still $(stty size) on $(tty)")
 	dest.awaitLine("still 44 133 on /dev/hvc0")
 	h.resized("b", dest, vmm.ConsoleSize{Columns: 80, Rows: 24})
-	c, err := vmm.Dial("b")
+	c, err := client.Dial("b")
 	if err != nil {
 		t.Fatal(err)
 	}

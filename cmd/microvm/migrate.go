@@ -17,6 +17,7 @@ import (
 
 	"microvm/migration"
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // Exit statuses of a migration that did not complete.
@@ -242,7 +243,7 @@ func (m *migrateRun) takeUp(ctx context.Context, flags *pflag.FlagSet, args []st
 		}
 		req.Destination = args[1]
 	}
-	return m.follow(ctx, args[0], func(ctx context.Context, c *vmm.Client) (vmm.MigrationEvent, error) {
+	return m.follow(ctx, args[0], func(ctx context.Context, c *client.Client) (vmm.MigrationEvent, error) {
 		return c.ResumeMigration(ctx, req, m.show.update)
 	})
 }
@@ -265,14 +266,14 @@ func (m *migrateRun) useTLS(dest migration.Address) (err error) {
 
 // run is the command without --resume.
 func (m *migrateRun) run(ctx context.Context, name string) error {
-	return m.follow(ctx, name, func(ctx context.Context, c *vmm.Client) (vmm.MigrationEvent, error) {
+	return m.follow(ctx, name, func(ctx context.Context, c *client.Client) (vmm.MigrationEvent, error) {
 		return c.Migrate(ctx, m.req, m.show.update)
 	})
 }
 
 // follow has the VM's process do its part, and shows how that goes.
-func (m *migrateRun) follow(ctx context.Context, name string, ask func(context.Context, *vmm.Client) (vmm.MigrationEvent, error)) error {
-	c, err := vmm.Dial(name)
+func (m *migrateRun) follow(ctx context.Context, name string, ask func(context.Context, *client.Client) (vmm.MigrationEvent, error)) error {
+	c, err := client.Dial(name)
 	if err != nil {
 		return err
 	}
@@ -320,7 +321,7 @@ func notBegun(err error) error {
 
 // onInterrupt has the first SIGINT or SIGTERM cancel the migration, or leave
 // it to itself once it cannot be cancelled. What it returns stops that.
-func (m *migrateRun) onInterrupt(ctx context.Context, c *vmm.Client, leave func()) (stop func()) {
+func (m *migrateRun) onInterrupt(ctx context.Context, c *client.Client, leave func()) (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
 	go func() {

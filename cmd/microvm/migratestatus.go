@@ -13,6 +13,7 @@ import (
 
 	"microvm/migration"
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 var migrateStatusCommand = command{
@@ -40,7 +41,7 @@ from the beginning on; with --watch also what still happens.`,
 			if err := checkFormat(*format, "text"); err != nil {
 				return err
 			}
-			c, err := vmm.Dial(name)
+			c, err := client.Dial(name)
 			if err != nil {
 				return err
 			}
@@ -70,7 +71,7 @@ from the beginning on; with --watch also what still happens.`,
 }
 
 // watchMigration shows a migration until it has ended.
-func watchMigration(ctx context.Context, c *vmm.Client, format string, stdout io.Writer) error {
+func watchMigration(ctx context.Context, c *client.Client, format string, stdout io.Writer) error {
 	var show progress = &plainProgress{w: stdout}
 	out := json.NewEncoder(stdout)
 	if f, ok := stdout.(*os.File); format == "json" {
@@ -109,7 +110,7 @@ var migrateCancelCommand = command{
 			if err != nil {
 				return err
 			}
-			c, err := vmm.Dial(name)
+			c, err := client.Dial(name)
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 
 	"microvm/migration"
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // connected are sockets that this process has connected to addr, as it would
@@ -110,7 +111,7 @@ func refusePassed(h *host) {
 		h.t.Errorf("it says %s", p.stderr)
 	}
 	// The VM's process does not believe what it is told.
-	c, err := vmm.Dial("a")
+	c, err := client.Dial("a")
 	if err != nil {
 		h.t.Fatal(err)
 	}

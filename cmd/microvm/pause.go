@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // pauseTime bounds how long pausing or resuming may take. A vCPU comes out of
@@ -19,20 +19,20 @@ var pauseCommand = command{
 	summary:  "Stop a VM's vCPUs until it is resumed",
 	usage:    "pause VM",
 	examples: []string{"microvm pause a"},
-	prepare:  within(pauseTime, (*vmm.Client).Pause),
+	prepare:  within(pauseTime, (*client.Client).Pause),
 }
 
 // within prepares a command that makes one call to one VM.
-func within(limit time.Duration, call func(*vmm.Client, context.Context) error) func(*pflag.FlagSet) runner {
+func within(limit time.Duration, call func(*client.Client, context.Context) error) func(*pflag.FlagSet) runner {
 	return func(*pflag.FlagSet) runner {
 		return func(ctx context.Context, args []string, _ io.Writer) error {
-			client, err := dial(args)
+			c, err := dial(args)
 			if err != nil {
 				return err
 			}
 			ctx, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
-			return call(client, ctx)
+			return call(c, ctx)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // A process is a microvm in the background: run, receive, or a migrate that a
@@ -358,7 +359,7 @@ func (h *host) state(name string) string {
 
 // inspect asks a VM's process.
 func (h *host) inspect(name string) (vmm.Info, error) {
-	c, err := vmm.Dial(name)
+	c, err := client.Dial(name)
 	if err != nil {
 		return vmm.Info{}, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // askTime bounds how long a command waits for a VM's process to answer a
@@ -89,7 +90,7 @@ func ask(ctx context.Context, i vmm.Instance) psRow {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	row := psRow{Name: i.Name, PID: i.PID, State: "no answer"}
-	if info, err := vmm.NewClient(i).Info(ctx); err == nil {
+	if info, err := client.New(i).Info(ctx); err == nil {
 		row.State, row.CPUs, row.Memory = info.State.String(), info.CPUs, info.Memory
 		if info.Migrating {
 			row.State += " (migrating)"

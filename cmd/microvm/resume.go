@@ -1,11 +1,11 @@
 package main
 
-import "microvm/vmm"
+import "microvm/vmm/client"
 
 var resumeCommand = command{
 	name:     "resume",
 	summary:  "Let a paused VM run on",
 	usage:    "resume VM",
 	examples: []string{"microvm resume a"},
-	prepare:  within(pauseTime, (*vmm.Client).Resume),
+	prepare:  within(pauseTime, (*client.Client).Resume),
 }

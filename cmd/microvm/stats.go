@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // statsEvery is how often --watch asks.
@@ -43,7 +44,7 @@ that second; an object a line with --format json.`,
 			if err := checkFormat(*format, "text"); err != nil {
 				return err
 			}
-			c, err := vmm.Dial(name)
+			c, err := client.Dial(name)
 			if err != nil {
 				return err
 			}
@@ -62,14 +63,14 @@ that second; an object a line with --format json.`,
 	},
 }
 
-func askStats(ctx context.Context, c *vmm.Client) (vmm.Stats, error) {
+func askStats(ctx context.Context, c *client.Client) (vmm.Stats, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	return c.Stats(ctx)
 }
 
 // watchStats shows a VM's counts until it has ended.
-func watchStats(ctx context.Context, c *vmm.Client, format string, stdout io.Writer) error {
+func watchStats(ctx context.Context, c *client.Client, format string, stdout io.Writer) error {
 	f, ok := stdout.(*os.File)
 	live := ok && format == "text" && term.IsTerminal(int(f.Fd()))
 	tick := time.NewTicker(statsEvery)

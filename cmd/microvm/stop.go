@@ -25,7 +25,7 @@ the timeout. With --force the power is cut.`,
 		force := flags.BoolP("force", "f", false, "cut the power")
 		timeout := flags.Duration("timeout", 30*time.Second, "how long the guest may take")
 		return func(ctx context.Context, args []string, _ io.Writer) error {
-			client, err := dial(args)
+			c, err := dial(args)
 			if err != nil {
 				return err
 			}
@@ -34,10 +34,10 @@ the timeout. With --force the power is cut.`,
 			}
 			ctx, cancel := context.WithTimeout(ctx, *timeout+stopSlack)
 			defer cancel()
-			if err := client.Stop(ctx, *force, *timeout); err != nil {
+			if err := c.Stop(ctx, *force, *timeout); err != nil {
 				return err
 			}
-			return client.Gone(ctx)
+			return c.Gone(ctx)
 		}
 	},
 }

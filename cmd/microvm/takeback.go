@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // ofTakeBack are the flags that --take-back goes with.
@@ -22,7 +23,7 @@ func takeBack(ctx context.Context, flags *pflag.FlagSet, args []string, force bo
 	if err != nil {
 		return err
 	}
-	c, err := vmm.Dial(name)
+	c, err := client.Dial(name)
 	if err != nil {
 		return err
 	}

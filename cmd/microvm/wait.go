@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 var waitCommand = command{
@@ -43,20 +44,20 @@ func waitFor(ctx context.Context, name string) (vmm.ExitStatus, error) {
 	if err != nil {
 		return vmm.ExitStatus{}, err
 	}
-	client := vmm.NewClient(i)
+	c := client.New(i)
 	if i.Running {
-		exit, err := client.Wait(ctx)
+		exit, err := c.Wait(ctx)
 		if err == nil {
 			return exit, nil
 		}
 		// It may have ended before it could be asked, and be about to leave.
 		leaving, cancel := context.WithTimeout(ctx, askTime)
 		defer cancel()
-		if client.Gone(leaving) != nil {
+		if c.Gone(leaving) != nil {
 			return vmm.ExitStatus{}, err
 		}
 	}
-	if exit := client.Instance.Exit; exit != nil {
+	if exit := c.Instance.Exit; exit != nil {
 		return *exit, nil
 	}
 	return vmm.ExitStatus{}, fmt.Errorf("%s: %w: its process ended without a word", name, vmm.ErrNoSuchVM)

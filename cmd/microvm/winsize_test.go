@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // openTerminal gives both ends of a pseudo-terminal.
@@ -47,7 +48,7 @@ func resize(t *testing.T, terminal *os.File, columns, rows uint16) {
 // awaitSize waits until a VM's virtio console has a size.
 func (h *host) awaitSize(name string, columns, rows uint64) {
 	h.t.Helper()
-	c, err := vmm.Dial(name)
+	c, err := client.Dial(name)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package vmm
+package client
 
 import (
 	"bufio"
@@ -10,13 +10,14 @@ import (
 	"net/http"
 
 	"microvm/migration"
+	"microvm/vmm"
 )
 
 // Migrate asks the VM to leave, calls progress with each status that comes,
 // and returns the last event: the one with the report, or the first if the
 // request said Detach. An error means that the migration did not begin, or
 // that nobody knows how it ended.
-func (c *Client) Migrate(ctx context.Context, r MigrateRequest, progress func(migration.Status)) (MigrationEvent, error) {
+func (c *Client) Migrate(ctx context.Context, r vmm.MigrateRequest, progress func(migration.Status)) (vmm.MigrationEvent, error) {
 	if len(r.Passed) > 0 {
 		with := c.passing(r.Passed)
 		defer with.http.CloseIdleConnections()
@@ -27,13 +28,13 @@ func (c *Client) Migrate(ctx context.Context, r MigrateRequest, progress func(mi
 
 // ResumeMigration takes the VM's migration up that is paused. It is Migrate in
 // all else.
-func (c *Client) ResumeMigration(ctx context.Context, r ResumeMigrationRequest, progress func(migration.Status)) (MigrationEvent, error) {
+func (c *Client) ResumeMigration(ctx context.Context, r vmm.ResumeMigrationRequest, progress func(migration.Status)) (vmm.MigrationEvent, error) {
 	return c.followMigration(ctx, http.MethodPost, "/v1/vm/migration/resume", r, r.Detach, progress)
 }
 
 // WatchMigration calls progress with each status of the VM's last migration,
 // and returns the event at its end.
-func (c *Client) WatchMigration(ctx context.Context, progress func(migration.Status)) (MigrationEvent, error) {
+func (c *Client) WatchMigration(ctx context.Context, progress func(migration.Status)) (vmm.MigrationEvent, error) {
 	path := "/v1/vm/migration/events"
 	if c.OnEvent != nil {
 		path += "?log=true"
@@ -43,26 +44,26 @@ func (c *Client) WatchMigration(ctx context.Context, progress func(migration.Sta
 
 // followMigration makes a call that answers with events, and returns the one
 // with the report, or the first.
-func (c *Client) followMigration(ctx context.Context, method, path string, request any, first bool, progress func(migration.Status)) (MigrationEvent, error) {
+func (c *Client) followMigration(ctx context.Context, method, path string, request any, first bool, progress func(migration.Status)) (vmm.MigrationEvent, error) {
 	var body io.Reader
 	if request != nil {
 		text, err := json.Marshal(request)
 		if err != nil {
-			return MigrationEvent{}, err
+			return vmm.MigrationEvent{}, err
 		}
 		body = bytes.NewReader(text)
 	}
 	resp, err := c.send(ctx, method, path, body)
 	if err != nil {
-		return MigrationEvent{}, err
+		return vmm.MigrationEvent{}, err
 	}
 	defer resp.Body.Close()
 	in := bufio.NewScanner(resp.Body)
 	in.Buffer(nil, maxReply)
 	for in.Scan() {
-		var e MigrationEvent
+		var e vmm.MigrationEvent
 		if err := json.Unmarshal(in.Bytes(), &e); err != nil {
-			return MigrationEvent{}, fmt.Errorf("VM %s: migration event: %w", c.Instance.Name, err)
+			return vmm.MigrationEvent{}, fmt.Errorf("VM %s: migration event: %w", c.Instance.Name, err)
 		}
 		if e.Event != nil {
 			if c.OnEvent != nil {
@@ -79,12 +80,12 @@ func (c *Client) followMigration(ctx context.Context, method, path string, reque
 	if err == nil {
 		err = io.ErrUnexpectedEOF
 	}
-	return MigrationEvent{}, fmt.Errorf("VM %s: its process does not answer any more, the migration may go on or not: %w", c.Instance.Name, err)
+	return vmm.MigrationEvent{}, fmt.Errorf("VM %s: its process does not answer any more, the migration may go on or not: %w", c.Instance.Name, err)
 }
 
 // Migration describes the VM's last migration away from here.
-func (c *Client) Migration(ctx context.Context) (MigrationEvent, error) {
-	var e MigrationEvent
+func (c *Client) Migration(ctx context.Context) (vmm.MigrationEvent, error) {
+	var e vmm.MigrationEvent
 	err := c.Do(ctx, http.MethodGet, "/v1/vm/migration", nil, &e)
 	return e, err
 }
@@ -92,4 +93,29 @@ func (c *Client) Migration(ctx context.Context) (MigrationEvent, error) {
 // CancelMigration calls the VM's migration off.
 func (c *Client) CancelMigration(ctx context.Context) error {
 	return c.Do(ctx, http.MethodDelete, "/v1/vm/migration", nil, nil)
+}
+
+// MigrationLog calls each with the events of the VM's last migration so far.
+func (c *Client) MigrationLog(ctx context.Context, each func(json.RawMessage)) error {
+	resp, err := c.send(ctx, http.MethodGet, "/v1/vm/migration/log", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	in := json.NewDecoder(resp.Body)
+	for {
+		var e json.RawMessage
+		if err := in.Decode(&e); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("VM %s: migration log: %w", c.Instance.Name, err)
+		}
+		each(e)
+	}
+}
+
+// TakeBackMigration has a VM run on here whose destination never ran it: see
+// [vmm.TakeBackRequest].
+func (c *Client) TakeBackMigration(ctx context.Context, r vmm.TakeBackRequest) error {
+	return c.Do(ctx, http.MethodPost, "/v1/vm/migration/take-back", r, nil)
 }

@@ -1,4 +1,13 @@
-package vmm
+// Package client talks to running VMs: it finds them by name in their user's
+// state directory, and calls the API that each answers on its socket.
+// It starts nothing and needs no KVM.
+//
+//	c, err := client.Dial("a")
+//	info, err := c.Info(ctx)
+//
+// What goes over the socket are types of the packages that make it: a VM's of
+// [microvm/vmm], a migration's of [microvm/migration].
+package client
 
 import (
 	"bytes"
@@ -9,8 +18,10 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"path/filepath"
 	"time"
+
+	"microvm/devices/virtio/balloon"
+	"microvm/vmm"
 )
 
 // maxReply bounds what the client takes from an API that it does not trust
@@ -22,28 +33,28 @@ const goneEvery = 5 * time.Millisecond
 
 // A Client talks to the API of one running VM.
 type Client struct {
-	Instance Instance
+	Instance vmm.Instance
 	// OnEvent, if not nil, is called with each event of the log of a migration
 	// that is followed: a migration.Event.
 	OnEvent func(json.RawMessage)
 	http    *http.Client
 }
 
-// Dial finds the VM called name. ErrNoSuchVM if there is none, or if it does
+// Dial finds the VM called name. [vmm.ErrNoSuchVM] if there is none, or if it does
 // not run any more.
 func Dial(name string) (*Client, error) {
-	i, err := FindInstance(name)
+	i, err := vmm.FindInstance(name)
 	if err != nil {
 		return nil, err
 	}
 	if !i.Running {
-		return nil, fmt.Errorf("%s: %w: it does not run any more", name, ErrNoSuchVM)
+		return nil, fmt.Errorf("%s: %w: it does not run any more", name, vmm.ErrNoSuchVM)
 	}
-	return NewClient(i), nil
+	return New(i), nil
 }
 
-// NewClient makes a client for a VM that Instances or FindInstance found.
-func NewClient(i Instance) *Client {
+// New makes a client for a VM that [vmm.Instances] or [vmm.FindInstance] found.
+func New(i vmm.Instance) *Client {
 	c := &Client{Instance: i}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
@@ -54,11 +65,11 @@ func NewClient(i Instance) *Client {
 // dial connects to the API.
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
-	return d.DialContext(ctx, "unix", filepath.Join(c.Instance.Path, apiSocket))
+	return d.DialContext(ctx, "unix", c.Instance.APISocket())
 }
 
 // Do makes one call: in, if not nil, is the request's body, out, if not nil,
-// takes the reply's. An error that the VM reported is an *APIError.
+// takes the reply's. An error that the VM reported is a *vmm.APIError.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -104,7 +115,7 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader) 
 	if err != nil {
 		return nil, fmt.Errorf("VM %s: %s %s: %w", c.Instance.Name, method, path, err)
 	}
-	failed := &APIError{}
+	failed := &vmm.APIError{}
 	if json.Unmarshal(b, failed) != nil || failed.Message == "" {
 		return nil, fmt.Errorf("VM %s: %s %s: %s", c.Instance.Name, method, path, resp.Status)
 	}
@@ -112,15 +123,15 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader) 
 }
 
 // Info describes the VM.
-func (c *Client) Info(ctx context.Context) (Info, error) {
-	var info Info
+func (c *Client) Info(ctx context.Context) (vmm.Info, error) {
+	var info vmm.Info
 	err := c.Do(ctx, http.MethodGet, "/v1/vm", nil, &info)
 	return info, err
 }
 
 // Stats is what the VM has counted.
-func (c *Client) Stats(ctx context.Context) (Stats, error) {
-	var s Stats
+func (c *Client) Stats(ctx context.Context) (vmm.Stats, error) {
+	var s vmm.Stats
 	err := c.Do(ctx, http.MethodGet, "/v1/vm/stats", nil, &s)
 	return s, err
 }
@@ -140,14 +151,31 @@ func (c *Client) GrowDisks(ctx context.Context) error {
 	return c.Do(ctx, http.MethodPut, "/v1/vm/grow", nil, nil)
 }
 
-// Stop ends the VM: see StopRequest.
+// SetBalloon has the VM's balloon take so many bytes from the guest.
+func (c *Client) SetBalloon(ctx context.Context, bytes uint64) error {
+	return c.Do(ctx, http.MethodPut, "/v1/vm/balloon", vmm.BalloonRequest{Size: bytes}, nil)
+}
+
+// Balloon describes the VM's balloon.
+func (c *Client) Balloon(ctx context.Context) (balloon.Stats, error) {
+	var s balloon.Stats
+	err := c.Do(ctx, http.MethodGet, "/v1/vm/balloon", nil, &s)
+	return s, err
+}
+
+// ResizeConsole says what size the terminal has on which the VM's console shows.
+func (c *Client) ResizeConsole(ctx context.Context, size vmm.ConsoleSize) error {
+	return c.Do(ctx, http.MethodPut, "/v1/vm/console/size", size, nil)
+}
+
+// Stop ends the VM: see [vmm.StopRequest].
 func (c *Client) Stop(ctx context.Context, force bool, timeout time.Duration) error {
-	return c.Do(ctx, http.MethodPut, "/v1/vm/stop", StopRequest{Force: force, Timeout: timeout}, nil)
+	return c.Do(ctx, http.MethodPut, "/v1/vm/stop", vmm.StopRequest{Force: force, Timeout: timeout}, nil)
 }
 
 // Wait returns when the VM has ended.
-func (c *Client) Wait(ctx context.Context) (ExitStatus, error) {
-	var exit ExitStatus
+func (c *Client) Wait(ctx context.Context) (vmm.ExitStatus, error) {
+	var exit vmm.ExitStatus
 	err := c.Do(ctx, http.MethodGet, "/v1/vm/wait", nil, &exit)
 	return exit, err
 }
@@ -156,9 +184,9 @@ func (c *Client) Wait(ctx context.Context) (ExitStatus, error) {
 // after the VM has ended. The Instance says then what it left.
 func (c *Client) Gone(ctx context.Context) error {
 	for {
-		i, err := FindInstance(c.Instance.Name)
-		if errors.Is(err, ErrNoSuchVM) {
-			c.Instance = Instance{Name: c.Instance.Name, Path: c.Instance.Path}
+		i, err := vmm.FindInstance(c.Instance.Name)
+		if errors.Is(err, vmm.ErrNoSuchVM) {
+			c.Instance = vmm.Instance{Name: c.Instance.Name, Path: c.Instance.Path}
 			return nil
 		}
 		if err != nil {
@@ -180,7 +208,7 @@ func (c *Client) Gone(ctx context.Context) error {
 // before.
 func (c *Client) Console(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", filepath.Join(c.Instance.Path, consoleSocket))
+	conn, err := d.DialContext(ctx, "unix", c.Instance.ConsoleSocket())
 	if err != nil {
 		return nil, fmt.Errorf("VM %s: console: %w", c.Instance.Name, err)
 	}
