@@ -26,6 +26,10 @@ func TestTheCodeKeepsTheRules(t *testing.T) {
 		"dependencies are explained": func(files []file) []string {
 			return dependenciesExplained(files, read(t, "go.mod"), read(t, "docs/dependencies.md"))
 		},
+		"messages occur": func(files []file) []string { return messagesOccur(files, read(t, "docs/troubleshooting.md")) },
+		"pages are linked": func(files []file) []string {
+			return pagesLinked(files, func(name string) string { return read(t, name) })
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, complaint := range rule(files) {

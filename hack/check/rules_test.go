@@ -111,3 +111,28 @@ func TestCachesAndBuildsAreNotOfTheProject(t *testing.T) {
 		t.Errorf("files: %v", files)
 	}
 }
+
+func TestMessagesThatNobodyPrintsAreSeen(t *testing.T) {
+	files := project(t, map[string]string{
+		"vmm/a.go":      "package vmm; var _ = f(\"disk %s: \"+why+\" in %d parts\", `run `, \"x is `y` here\")",
+		"vmm/a_test.go": `package vmm; var _ = "only a test says so"`,
+	})
+	const document = "> `disk …: … in … parts`\n> `x is `y` here`\n> `parts in`\n> `only a test says so`\n> a plain quotation\n"
+	got := messagesOccur(files, document)
+	if len(got) != 2 || !strings.Contains(got[0], `"parts in"`) || !strings.Contains(got[1], "only a test") {
+		t.Errorf("complaints: %q", got)
+	}
+}
+
+func TestPagesThatNobodyFindsAreSeen(t *testing.T) {
+	texts := map[string]string{
+		"docs/README.md": "[a](a.md), [gone](gone.md)",
+		"docs/a.md":      "[up](../README.md#how), [out](https://a.org/x.md)",
+		"docs/b.md":      "",
+		"README.md":      "[docs](docs)",
+	}
+	got := pagesLinked(project(t, texts), func(name string) string { return texts[name] })
+	if len(got) != 2 || !strings.Contains(got[0], "gone.md") || !strings.Contains(got[1], "docs/b.md: not in the index") {
+		t.Errorf("complaints: %q", got)
+	}
+}
