@@ -8,7 +8,7 @@ FUZZTIME ?= 10s
 export PATH := $(PATH):/usr/local/go/bin
 
 # What tests need besides Go. Without one of these some tests are skipped, and say which.
-PACKAGES := qemu-system-x86 gcc libc6-dev binutils linux-libc-dev acpica-tools iproute2 e2fsprogs openssl zsh fish mandoc
+PACKAGES := qemu-system-x86 gcc libc6-dev binutils linux-libc-dev acpica-tools iproute2 e2fsprogs openssl zsh fish mandoc man-db
 
 .PHONY: all build test demo check unit race lab fuzz setup clean
 

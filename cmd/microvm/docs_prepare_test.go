@@ -1,0 +1,69 @@
+//go:build !race
+
+package main
+
+import (
+	"slices"
+	"strings"
+)
+
+const anyPort = "tcp:127.0.0.1:0"
+
+// prepare sees to what a call needs; before are the calls that come first in its line.
+func (r *rehearsal) prepare(c call, before []call) {
+	r.t.Helper()
+	name := c.vm()
+	earlier := func(command string) bool {
+		return slices.ContainsFunc(before, func(b call) bool { return b.name == command && b.vm() == name })
+	}
+	switch {
+	case c.name == "run":
+		if name != "" && slices.Contains(r.vms(here), name) {
+			r.on(here, "microvm stop "+name+" --force")
+			delete(r.made, name)
+		}
+	case !c.takesVM() || name == "" || earlier("run"):
+	case c.name == "stop" && !c.said("force"):
+		r.needVM(name, "", "stop=30") // the tiny kernel has no power button: it ends by itself, in three seconds
+		delete(r.made, name)
+	case c.name == "grow":
+		r.needVM(name, "--disk root.img", "")
+	case c.name == "balloon":
+		r.needVM(name, "-m 1G --balloon 0", "")
+	case c.name == "resume":
+		r.needVM(name, "", "")
+		if !earlier("pause") {
+			r.on(here, "microvm pause "+name)
+		}
+	case c.name == "migrate-status", c.name == "migrate-cancel":
+		r.needMigration(name)
+	case c.name == "migrate" && c.said("resume"):
+		r.needPaused(name)
+	case c.name == "migrate":
+		r.needVM(name, "", "")
+		listen := anyPort
+		if len(c.args) > 1 && strings.HasPrefix(c.args[1], "unix:") {
+			listen = c.args[1]
+		}
+		r.needDestination(listen, c.said("tls-dir"))
+	default:
+		r.needVM(name, "", "")
+	}
+}
+
+// needMigration has the VM be on its way, slowly.
+func (r *rehearsal) needMigration(name string) {
+	r.t.Helper()
+	r.needVM(name, "", "fill=1")
+	r.needDestination(anyPort, false)
+	r.on(here, "microvm migrate "+name+" "+r.dest.addr+" --mode precopy --bandwidth 1M --detach 2>/dev/null || microvm migrate-status "+name)
+}
+
+// needPaused has the VM be at the destination, with memory that is still here.
+func (r *rehearsal) needPaused(name string) {
+	r.t.Helper()
+	r.needVM(name, "", "fill=1")
+	r.needDestination(anyPort, false)
+	p := r.start(here, "microvm migrate "+name+" "+blindRelay(r.t, r.dest.addr, 32<<20)+" --postcopy --recover 0s")
+	r.ends(p, exitPaused)
+}
