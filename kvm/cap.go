@@ -13,6 +13,7 @@ type Cap uint32
 // The capabilities that this project asks for.
 const (
 	CapIRQChip                = Cap(gokvm.CapIRQChip)
+	CapCoalescedMMIO          = Cap(gokvm.CapCoalescedMMIO)
 	CapUserMemory             = Cap(gokvm.CapUserMemory)
 	CapSetTSSAddr             = Cap(gokvm.CapSetTSSAddr)
 	CapExtCPUID               = Cap(gokvm.CapEXTCPUID)

@@ -17,7 +17,7 @@ import (
 var requests = []request{
 	getAPIVersion, createVM, getMSRIndexList, checkExtension, getVCPUMmapSize, getSupportedCPUID,
 	createVCPU, getDirtyLog, setUserMemoryRegion, setTSSAddr, setIdentityMapAddr, createIRQChip, irqLine,
-	getIRQChip, setIRQChip, setGSIRouting, assignIRQFD, createPIT2, assignIOEventFD, setClock, getClock,
+	getIRQChip, setIRQChip, registerCoalesced, setGSIRouting, assignIRQFD, createPIT2, assignIOEventFD, setClock, getClock,
 	getPIT2, setPIT2, enableCap, signalMSI, clearDirtyLog,
 	runVCPU, getRegs, setRegs, getSregs, setSregs, translate, getMSRs, setMSRs, getLAPIC, setLAPIC,
 	setCPUID2, getCPUID2, getMPState, setMPState, getVCPUEvents, setVCPUEvents, getDebugRegs, setDebugRegs,
@@ -30,6 +30,7 @@ var constants = map[string]uint64{
 	"KVM_API_VERSION":                   apiVersion,
 	"KVM_MEM_READONLY":                  MemReadonly,
 	"KVM_IRQCHIP_IOAPIC":                ChipIOAPIC,
+	"KVM_CAP_COALESCED_MMIO":            uint64(CapCoalescedMMIO),
 	"KVM_CAP_IMMEDIATE_EXIT":            uint64(CapImmediateExit),
 	"KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2": uint64(CapManualDirtyLogProtect2),
 	"KVM_CAP_SREGS2":                    uint64(CapSregs2),
@@ -80,6 +81,9 @@ var constants = map[string]uint64{
 	"offsetof(struct kvm_run, system_event.data)":      offData,
 	"offsetof(struct kvm_run, fail_entry)":             offFailReason,
 	"offsetof(struct kvm_clear_dirty_log, first_page)": 8,
+
+	"offsetof(struct kvm_coalesced_mmio, data)":                16,
+	"offsetof(struct kvm_coalesced_mmio_ring, coalesced_mmio)": 8,
 }
 
 // TestHeader compiles a program against the kernel's header and compares what it

@@ -33,6 +33,7 @@ var (
 	irqLine             = request{"KVM_IRQ_LINE", gokvm.IIOW(0x61, unsafe.Sizeof(irqLevel{}))}
 	getIRQChip          = request{"KVM_GET_IRQCHIP", gokvm.IIOWR(0x62, unsafe.Sizeof(gokvm.IRQChip{}))}
 	setIRQChip          = request{"KVM_SET_IRQCHIP", gokvm.IIOR(0x63, unsafe.Sizeof(gokvm.IRQChip{}))}
+	registerCoalesced   = request{"KVM_REGISTER_COALESCED_MMIO", gokvm.IIOW(0x67, unsafe.Sizeof(coalescedZone{}))}
 	setGSIRouting       = request{"KVM_SET_GSI_ROUTING", gokvm.IIOW(0x6a, sizeofListHeader)}
 	assignIRQFD         = request{"KVM_IRQFD", gokvm.IIOW(0x76, unsafe.Sizeof(irqfd{}))}
 	createPIT2          = request{"KVM_CREATE_PIT2", gokvm.IIOW(0x77, unsafe.Sizeof(pitConfig{}))}

@@ -15,6 +15,8 @@ var structSizes = map[string]uint64{
 	"kvm_irq_level":               uint64(unsafe.Sizeof(irqLevel{})),
 	"kvm_irqfd":                   uint64(unsafe.Sizeof(irqfd{})),
 	"kvm_ioeventfd":               uint64(unsafe.Sizeof(ioeventfd{})),
+	"kvm_coalesced_mmio_zone":     uint64(unsafe.Sizeof(coalescedZone{})),
+	"kvm_coalesced_mmio":          uint64(unsafe.Sizeof(coalescedWrite{})),
 	"kvm_msi":                     uint64(unsafe.Sizeof(msiArgs{})),
 	"kvm_pit_config":              uint64(unsafe.Sizeof(pitConfig{})),
 	"kvm_device_attr":             uint64(unsafe.Sizeof(deviceAttr{})),

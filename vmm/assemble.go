@@ -116,10 +116,12 @@ func (vm *VM) addCPUs() error {
 		if err != nil {
 			return err
 		}
-		vm.cpus.cpus = append(vm.cpus.cpus, &vcpu{kvm: cpu, vm: vm, set: vm.cpus, pio: &vm.pio, mmio: &vm.mmio})
+		vm.cpus.cpus = append(vm.cpus.cpus, &vcpu{kvm: cpu, vm: vm, set: vm.cpus, pio: &vm.pio, mmio: &vm.mmio, acks: &vm.acks})
 	}
-	vm.tscKHz, err = vm.cpus.cpus[0].kvm.TSCKHz()
-	return err
+	if vm.tscKHz, err = vm.cpus.cpus[0].kvm.TSCKHz(); err != nil {
+		return err
+	}
+	return vm.deferAcks()
 }
 
 // addDevices puts the devices on the port bus and lists what is to be saved.

@@ -18,6 +18,7 @@ type vcpu struct {
 	set  *cpuSet
 	pio  *devices.Bus
 	mmio *devices.Bus
+	acks *acks
 	// tid is the thread's kernel id, 0 before there is one.
 	tid   atomic.Int32
 	exits exitCounts
@@ -87,8 +88,10 @@ func (c *vcpu) portIO(x kvm.IOExit) {
 	}
 }
 
-// memoryIO handles an access to an address that is not RAM.
+// memoryIO handles an access to an address that is not RAM, after the writes that
+// KVM has kept.
 func (c *vcpu) memoryIO(x kvm.MMIOExit) {
+	c.acks.settle()
 	if x.Write {
 		c.mmio.Write(x.Addr, x.Data)
 	} else {

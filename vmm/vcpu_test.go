@@ -74,7 +74,7 @@ func (r *recorder) Write(off uint64, p []byte) { r.written = append(r.written, p
 
 func TestStringIOReachesTheDeviceItemByItem(t *testing.T) {
 	var r recorder
-	c := &vcpu{pio: &devices.Bus{}, mmio: &devices.Bus{}}
+	c := &vcpu{pio: &devices.Bus{}, mmio: &devices.Bus{}, acks: &acks{}}
 	if err := c.pio.Register("recorder", 0x10, 2, &r); err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func (vm *VM) addVirtio(id string, backend virtio.Backend) (*virtioDevice, error
 }
 
 // connect puts the registers on the bus, and has KVM signal what the driver
-// writes to the notification register.
+// writes to the notification register, and keep its acknowledgements.
 func (vm *VM) connect(d *virtioDevice) error {
 	for i := range d.mmio.Device().Queues() {
 		queue := uint64(i)
@@ -74,6 +74,9 @@ func (vm *VM) connect(d *virtioDevice) error {
 		if err != nil {
 			return err
 		}
+	}
+	if err := vm.deferAck(d); err != nil {
+		return err
 	}
 	return vm.mmio.Register(d.mmio.ID(), d.place.Addr, d.place.Size, d.mmio)
 }
@@ -86,6 +89,7 @@ func (vm *VM) closeVirtio() error {
 		d.mmio.Device().Hold()
 		errs = append(errs, d.mmio.Device().Close())
 	}
+	vm.acks.close()
 	return errors.Join(errs...)
 }
 

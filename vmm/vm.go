@@ -58,6 +58,7 @@ type VM struct {
 	tscKHz  uint32
 	pio     devices.Bus
 	mmio    devices.Bus
+	acks    acks
 	cpus    *cpuSet
 	lines   []*edgeLine
 	serial  *devices.Serial

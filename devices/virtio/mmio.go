@@ -53,6 +53,9 @@ const (
 // leaves the guest's mode for long.
 const MMIONotify = regQueueNotify
 
+// MMIOACK is where a driver acknowledges interrupts, 32 bits: see DeferACK.
+const MMIOACK = regInterruptACK
+
 // Bits of InterruptStatus.
 const (
 	interruptUsed   = 1
@@ -69,6 +72,7 @@ type MMIO struct {
 	interrupt devices.Interrupt
 	status    atomic.Uint32         // InterruptStatus
 	lost      atomic.Pointer[error] // the first interrupt that could not be raised
+	settle    func()                // see DeferACK
 
 	mu        sync.Mutex
 	selectors mmioSelectors // guarded by mu
@@ -79,7 +83,7 @@ type mmioSelectors struct{ deviceFeatures, driverFeatures, queue uint32 }
 
 // NewMMIO gives d its transport.
 func NewMMIO(d *Device, interrupt devices.Interrupt) *MMIO {
-	m := &MMIO{device: d, interrupt: interrupt}
+	m := &MMIO{device: d, interrupt: interrupt, settle: func() {}}
 	d.notifier = m
 	return m
 }
@@ -87,13 +91,24 @@ func NewMMIO(d *Device, interrupt devices.Interrupt) *MMIO {
 // Device is the device behind the registers.
 func (m *MMIO) Device() *Device { return m.device }
 
+// DeferACK says that what a driver writes to MMIOACK may come to Write late:
+// settle has all that was written so far come there. Others than this device
+// settle before each access to another register. It is to be called before a
+// driver comes.
+func (m *MMIO) DeferACK(settle func()) { m.settle = settle }
+
 // Used implements Notifier.
 func (m *MMIO) Used(*Queue) { m.raise(interruptUsed) }
 
 // ConfigChanged implements Notifier.
 func (m *MMIO) ConfigChanged() { m.raise(interruptConfig) }
 
+// raise tells the driver of what is there for it to see.
 func (m *MMIO) raise(bit uint32) {
+	// What was acknowledged before must not take this one's bit away. An
+	// acknowledgement that is on its way from here on may: its driver looks at
+	// the queues after it, and so finds what this is about.
+	m.settle()
 	m.status.Or(bit)
 	if err := m.interrupt.Trigger(); err != nil {
 		m.lose(err)

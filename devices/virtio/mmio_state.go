@@ -31,6 +31,7 @@ func (m *MMIO) Save() ([]byte, error) {
 	if err := m.check(); err != nil {
 		return nil, err
 	}
+	m.settle()
 	m.mu.Lock()
 	sel := m.selectors
 	m.mu.Unlock()
