@@ -6,6 +6,7 @@ import (
 
 	"microvm/devices/virtio"
 	"microvm/devices/virtio/virtiotest"
+	"microvm/memslot"
 )
 
 // FuzzHostileDriver plays a driver that writes what it likes to its queue, its
@@ -62,23 +63,9 @@ func FuzzHostileDriver(f *testing.F) {
 	})
 }
 
-// FuzzLoad gives a device states that are not of its making. What it takes it
-// has to survive.
+// FuzzLoad: see virtiotest.
 func FuzzLoad(f *testing.F) {
-	f.Add(savedState(f))
-	mem, _ := virtiotest.NewMemory(f, 4<<20)
-	f.Fuzz(func(t *testing.T, state []byte) {
-		m := newMMIO(t, &echo{queues: []uint16{16, 16}}, mem, virtiotest.NewIRQ())
-		if m.Load(m.Version(), state) != nil {
-			return
-		}
-		m.Device().Release()
-		for i := range uint32(2) {
-			m.Write(virtio.MMIONotify, binary.LittleEndian.AppendUint32(nil, i))
-		}
-		m.Device().Hold()
-		if _, err := m.Save(); err != nil {
-			t.Error(err)
-		}
-	})
+	virtiotest.FuzzLoad(f, func(t testing.TB, mem *memslot.Memory, irq virtiotest.IRQ) *virtio.MMIO {
+		return newMMIO(t, &echo{queues: []uint16{16, 16}}, mem, irq)
+	}, nil)
 }

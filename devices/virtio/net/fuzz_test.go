@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"microvm/devices/virtio"
 	"microvm/devices/virtio/virtiotest"
+	"microvm/memslot"
 )
 
 // FuzzHostileDriver has a card do what a guest's memory says, whatever that is,
@@ -87,9 +89,16 @@ func FuzzHostileDriver(f *testing.F) {
 	})
 }
 
-// FuzzLoad gives a card states that are not of its making. What it takes it has
-// to survive.
+// FuzzLoad: see virtiotest.
 func FuzzLoad(f *testing.F) {
+	virtiotest.FuzzLoad(f, func(t testing.TB, mem *memslot.Memory, irq virtiotest.IRQ) *virtio.MMIO {
+		m, _ := newMMIO(t, newWires(t, 2), mem, irq)
+		return m
+	}, nil)
+}
+
+// FuzzLoadState gives a card states that are not of its making.
+func FuzzLoadState(f *testing.F) {
 	r := newRig(f, 2, 0)
 	r.mmio.Device().Hold()
 	state, err := r.net.SaveState()

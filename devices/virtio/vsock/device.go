@@ -40,8 +40,10 @@ const (
 	// maxOrphans is how many answers to packets of no connection wait.
 	maxOrphans = 256
 
-	// firstPort is where the ports of host programs that connect begin.
+	// firstPort is where the ports of host programs that connect begin; they end
+	// before anyPort, which is no port (VMADDR_PORT_ANY).
 	firstPort = 1 << 30
+	anyPort   = 1<<32 - 1
 
 	// handshakeTime is how long a host program may take to say what it wants,
 	// and then the guest to answer; closingTime how long a guest may take
@@ -204,8 +206,8 @@ func (d *Device) LoadState(b []byte) error {
 	switch {
 	case cid != d.options.CID:
 		return fmt.Errorf("vsock: state: CID %d, this device has %d", cid, d.options.CID)
-	case port < firstPort:
-		return fmt.Errorf("vsock: state: next port %d: has to be %d or more", port, firstPort)
+	case port < firstPort || port == anyPort:
+		return fmt.Errorf("vsock: state: next port %d: has to be %d to %d", port, firstPort, anyPort-1)
 	case reset > 1:
 		return fmt.Errorf("vsock: state: reset %d: has to be 0 or 1", reset)
 	}

@@ -113,7 +113,7 @@ func (d *Device) greet(host *net.UnixConn) {
 func (d *Device) freePort(guest uint32) uint32 {
 	for {
 		port := d.nextPort
-		if d.nextPort++; d.nextPort == 1<<32-1 { // VMADDR_PORT_ANY
+		if d.nextPort++; d.nextPort == anyPort {
 			d.nextPort = firstPort
 		}
 		if d.conns[key{guest, port}] == nil {
