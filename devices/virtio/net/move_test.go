@@ -203,3 +203,43 @@ func TestFrameNeedsOnlyThePagesThatItIsPutInto(t *testing.T) {
 		checkFrame(t, fmt.Sprint(i), got, want)
 	}
 }
+
+// TestFrameThatIsSentAsksForAllItsPagesAtOnce: while memory is on its way, a
+// frame in many pieces costs one round trip to the source, not one for each.
+func TestFrameThatIsSentAsksForAllItsPagesAtOnce(t *testing.T) {
+	const pieces, far = 12, roomArena >> 12
+	r := newRig(t, 1, 0)
+	r.mmio.Device().Hold()
+	asked := make(chan uint64, r.block.Pages())
+	if err := r.block.Expect(func(page uint64) { asked <- page }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.block.Fail(nil) }) // or nothing would end, if the test fails
+	r.block.MarkPresent(0, far)
+	r.mmio.Device().Release()
+	r.drive(r.Features)
+	q := r.tx[0]
+	for i := range uint16(pieces) {
+		d := virtiotest.Desc{GPA: (far + 2*uint64(i)) << 12, Len: 100, Flags: virtiotest.Next, Next: i + 1}
+		if i == pieces-1 {
+			d.Flags = 0
+		}
+		q.Put(i, d)
+	}
+	q.Offer(0)
+	q.Kick()
+	for i := range uint64(pieces) {
+		select {
+		case page := <-asked: // none has come yet
+			if page != far+2*i {
+				t.Errorf("page %#x is asked for, want %#x", page, far+2*i)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%d pages of %d are asked for", i, pieces)
+		}
+	}
+	r.block.MarkPresent(far, 2*pieces)
+	if got := r.wires.get(t, 0); len(got) != 100*pieces {
+		t.Errorf("a frame of %d bytes", len(got))
+	}
+}

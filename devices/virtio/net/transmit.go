@@ -68,6 +68,9 @@ func (t *transmitter) send() error {
 	if size <= headerSize || size > maxFrame {
 		return t.refuse(errSize)
 	}
+	if !t.chain.Whole() {
+		t.chain.Request() // all its pages at once: frames behind it wait too
+	}
 	if err := t.chain.ReadAt(t.header[:], 0); err != nil {
 		return err
 	}

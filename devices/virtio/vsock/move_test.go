@@ -2,6 +2,7 @@ package vsock
 
 import (
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -174,6 +175,8 @@ func TestAStateThatIsNoneIsRefused(t *testing.T) {
 		"CID 43":    func(b []byte) []byte { b[0]++; return b },
 		"next port": func(b []byte) []byte { b[11] = 0; return b },
 		"reset 2":   func(b []byte) []byte { b[12] = 2; return b },
+		// The port of nobody in particular, after which 0 would follow.
+		"next port 4294967295": func(b []byte) []byte { copy(b[8:], "\xff\xff\xff\xff"); return b },
 	} {
 		if err := r.d.LoadState(spoil(append([]byte(nil), good...))); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
@@ -184,4 +187,44 @@ func TestAStateThatIsNoneIsRefused(t *testing.T) {
 			t.Errorf("CID %d is taken", cid)
 		}
 	}
+}
+
+// TestAPacketAsksForAllItsPagesAtOnce: while memory is on its way, those of all
+// connections wait behind it for one round trip to the source, not for two.
+func TestAPacketAsksForAllItsPagesAtOnce(t *testing.T) {
+	const far = txArena >> 12
+	mem, block := virtiotest.NewMemory(t, ramSize)
+	irq, log := virtiotest.NewIRQ(), slog.New(slog.DiscardHandler)
+	d, err := New(Options{CID: guestCID, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := virtiotest.NewMMIO(t, "vsock0", d, mem, irq, log)
+	asked := make(chan uint64, block.Pages())
+	if err := block.Expect(func(page uint64) { asked <- page }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { block.Fail(nil) }) // or nothing would end, if the test fails
+	block.MarkPresent(0, far)
+	driver := virtiotest.NewDriver(t, m, mem, 4096, irq)
+	driver.Init(driver.Offered())
+	tx := driver.NewQueue(queueTransmit, 16)
+	driver.OK()
+	m.Device().Release()
+	tx.Put(0, virtiotest.Desc{GPA: far << 12, Len: headerSize, Flags: virtiotest.Next, Next: 1})
+	tx.Put(1, virtiotest.Desc{GPA: (far + 2) << 12, Len: 9000})
+	tx.Offer(0)
+	tx.Kick()
+	for _, want := range []uint64{far, far + 2, far + 3, far + 4} {
+		select {
+		case page := <-asked: // none has come yet
+			if page != want {
+				t.Errorf("page %#x is asked for, want %#x", page, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("page %#x is not asked for", want)
+		}
+	}
+	block.MarkPresent(far, 5)
+	until(t, "the packet of nobody is counted", func() bool { return d.Counts().Of("transmit").Errors == 1 })
 }

@@ -31,6 +31,9 @@ func (d *Device) take(w *work) error {
 		d.counts.errors.Add(1)
 		return nil
 	}
+	if !w.chain.Whole() {
+		w.chain.Request() // header and payload at once: the next packet waits for this one
+	}
 	if err := w.chain.ReadAt(w.header[:], 0); err != nil {
 		return err
 	}
