@@ -19,15 +19,7 @@ func TestGuestTellsItsFiguresWhenTheyAreWanted(t *testing.T) {
 	q := r.queues[2]
 	q.Add(arena, 0, -1, virtiotest.Buf{Data: figures(4, 1000, 5, 2000, 999, 3)})
 	q.Kick()
-	known := func(want map[string]uint64) {
-		t.Helper()
-		for end := time.Now().Add(10 * time.Second); !maps.Equal(r.balloon.Stats().Guest, want); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("it knows of %v, want %v", r.balloon.Stats().Guest, want)
-			}
-		}
-	}
-	known(map[string]uint64{"free_bytes": 1000, "total_bytes": 2000})
+	r.knows(map[string]uint64{"free_bytes": 1000, "total_bytes": 2000})
 	if _, _, _, back := q.Done(); back {
 		t.Error("the buffer came back, and nobody had asked")
 	}
@@ -37,7 +29,7 @@ func TestGuestTellsItsFiguresWhenTheyAreWanted(t *testing.T) {
 	q.Add(arena, 0, -1, virtiotest.Buf{Data: figures(4, 900, 10, 1)})
 	q.Kick()
 	<-done
-	known(map[string]uint64{"free_bytes": 900, "oom_kills": 1})
+	r.knows(map[string]uint64{"free_bytes": 900, "oom_kills": 1})
 
 	// A driver that does not answer holds nobody up for longer than that.
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -55,9 +47,7 @@ func TestLookingAtTheCountsHasOldFiguresMadeAnew(t *testing.T) {
 	q := r.queues[2]
 	q.Add(arena, 0, -1, virtiotest.Buf{Data: figures(4, 1)})
 	q.Kick()
-	for r.balloon.Stats().Guest == nil {
-		time.Sleep(time.Millisecond)
-	}
+	r.knows(map[string]uint64{"free_bytes": 1})
 	r.balloon.Counts()
 	g := &r.balloon.guest
 	g.mu.Lock()
@@ -93,11 +83,29 @@ func TestBufferOfFiguresComesBackWhereTheDeviceRests(t *testing.T) {
 	}
 	q.Add(arena, 0, -1, virtiotest.Buf{Data: figures(4, 50)})
 	r.mmio.Device().Release()
-	for r.balloon.Stats().Guest["free_bytes"] != 50 {
-		time.Sleep(time.Millisecond)
-	}
+	r.knows(map[string]uint64{"free_bytes": 50})
 	r.balloon.Refresh(expired(t))
 	q.Wait()
+}
+
+// knows waits until the guest's figures are these.
+func (r *rig) knows(want map[string]uint64) {
+	r.T.Helper()
+	g := &r.balloon.guest
+	for late := time.After(10 * time.Second); ; {
+		g.mu.Lock()
+		fresh := g.fresh
+		g.mu.Unlock()
+		have := r.balloon.Stats().Guest
+		if maps.Equal(have, want) {
+			return
+		}
+		select {
+		case <-fresh:
+		case <-late:
+			r.T.Fatalf("it knows of %v, want %v", have, want)
+		}
+	}
 }
 
 // expired is a context that has ended.
