@@ -155,5 +155,9 @@ func (e *StateError) Error() string {
 	if e.Migrating {
 		return fmt.Sprintf("cannot %v VM %s: a migration of it is under way (microvm migrate-cancel %s)", e.Command, e.VM, e.VM)
 	}
-	return fmt.Sprintf("cannot %v VM %s: it is %v, and has to be %v", e.Command, e.VM, e.State, rules[e.Command].from)
+	why := ""
+	if e.State == StatePostcopy {
+		why = " (its memory is on two hosts until the migration has completed)"
+	}
+	return fmt.Sprintf("cannot %v VM %s: it is %v%s, and has to be %v", e.Command, e.VM, e.State, why, rules[e.Command].from)
 }
