@@ -188,8 +188,9 @@ func (p *Pieces) qemuArgs(initrd string, o *Options) []string {
 		"-chardev", "socket,id=port,fd=3",
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port,nr=1",
 		"-kernel", p.Vmlinuz, "-initrd", initrd,
-		// 64 MiB of huge pages, for what is to be tried on them.
-		"-append", "console=ttyS0 panic=-1 mitigations=off hugepages=32 quiet",
+		// 64 MiB of huge pages, for what is to be tried on them. Where the emulator gets too little of a busy machine's
+		// CPUs, the kernel would find too few ticks of its timer, and panic, if it counted them.
+		"-append", "console=ttyS0 panic=-1 mitigations=off hugepages=32 no_timer_check quiet",
 	}
 	for i, disk := range o.Disks {
 		id := "disk" + strconv.Itoa(i)
