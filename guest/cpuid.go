@@ -71,7 +71,34 @@ func CPUID(supported []kvm.CPUIDEntry, c CPUIDConfig) []kvm.CPUIDEntry {
 	if vendor == vendorIntel && c.TSCKHz != 0 {
 		out = c.addTSCFrequency(out, last.Eax)
 	}
+	number(out, c.Index)
 	return out
+}
+
+// CPUIDOf is what vCPU number index of a machine is told, where entries is what
+// another of its vCPUs is: they differ in nothing but the APIC id.
+func CPUIDOf(index int, entries []kvm.CPUIDEntry) []kvm.CPUIDEntry {
+	out := slices.Clone(entries)
+	number(out, index)
+	return out
+}
+
+// number puts a vCPU's APIC id wherever CPUID tells it.
+func number(entries []kvm.CPUIDEntry, index int) {
+	id, vendor := uint32(index), cpuVendor(entries)
+	for i := range entries {
+		e := &entries[i]
+		switch e.Function {
+		case 0x1:
+			e.Ebx = e.Ebx&^(0xFF<<24) | id<<24
+		case 0xB, 0x1F:
+			e.Edx = id
+		case 0x8000_001E:
+			if isAMD(vendor) {
+				e.Eax, e.Ebx = id, id // APIC id; core id, one thread in it, node 0 of 1
+			}
+		}
+	}
 }
 
 const (
@@ -79,6 +106,8 @@ const (
 	vendorAMD   = "AuthenticAMD"
 	vendorHygon = "HygonGenuine"
 )
+
+func isAMD(vendor string) bool { return vendor == vendorAMD || vendor == vendorHygon }
 
 func cpuVendor(entries []kvm.CPUIDEntry) string {
 	e, _ := findCPUID(entries, 0, 0)
@@ -103,10 +132,10 @@ func (c CPUIDConfig) idBits() int { return bits.Len(uint(c.CPUs - 1)) }
 
 // adjust changes one entry of KVM's.
 func (c CPUIDConfig) adjust(e *kvm.CPUIDEntry, vendor string) {
-	id, amd := uint32(c.Index), vendor == vendorAMD || vendor == vendorHygon
+	amd := isAMD(vendor)
 	switch e.Function {
 	case 0x1:
-		e.Ebx = e.Ebx&0xFFFF | 1<<c.idBits()<<16 | id<<24
+		e.Ebx = e.Ebx&0xFFFF | 1<<c.idBits()<<16
 		e.Ecx &^= f1cDTES64 | f1cMonitor | f1cDSCPL | f1cVMX | f1cSMX | f1cEIST | f1cTM2 | f1cPDCM | f1cOSXSAVE
 		e.Edx &^= f1dDS | f1dACPI | f1dTM | f1dPBE
 		e.Ecx |= f1cX2APIC | f1cHypervisor
@@ -142,9 +171,6 @@ func (c CPUIDConfig) adjust(e *kvm.CPUIDEntry, vendor string) {
 		c.shareCache(e)
 	case 0x8000_001E:
 		e.Eax, e.Ebx, e.Ecx, e.Edx = 0, 0, 0, 0
-		if amd {
-			e.Eax, e.Ebx = id, id // APIC id; core id, one thread in it, node 0 of 1
-		}
 	}
 }
 
@@ -173,7 +199,7 @@ func (c CPUIDConfig) extendedTopology(leaf uint32) []kvm.CPUIDEntry {
 	const typeSMT, typeCore = 1, 2
 	level := func(index, shift, count, typ uint32) kvm.CPUIDEntry {
 		return kvm.CPUIDEntry{Function: leaf, Index: index, Flags: kvm.CPUIDSignificantIndex,
-			Eax: shift, Ebx: count, Ecx: index | typ<<8, Edx: uint32(c.Index)}
+			Eax: shift, Ebx: count, Ecx: index | typ<<8}
 	}
 	return []kvm.CPUIDEntry{
 		level(0, 0, 1, typeSMT),

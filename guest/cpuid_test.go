@@ -263,3 +263,20 @@ func TestEveryFeatureBitHasAField(t *testing.T) {
 		}
 	}
 }
+
+// TestCPUIDOfAnotherCPU: a destination makes what each vCPU was told of what one
+// was.
+func TestCPUIDOfAnotherCPU(t *testing.T) {
+	for _, supported := range [][]kvm.CPUIDEntry{intelSupported(), amdSupported()} {
+		c := CPUIDConfig{CPUs: 6, TSCKHz: 2_256_000}
+		first := CPUID(supported, c)
+		for c.Index = range c.CPUs {
+			if got, want := CPUIDOf(c.Index, first), CPUID(supported, c); !slices.Equal(got, want) {
+				t.Errorf("%s, vCPU %d:\ngot  %+v\nwant %+v", cpuVendor(supported), c.Index, got, want)
+			}
+		}
+		if again := CPUID(supported, CPUIDConfig{CPUs: 6, TSCKHz: 2_256_000}); !slices.Equal(first, again) {
+			t.Errorf("%s: making the others changed the first", cpuVendor(supported))
+		}
+	}
+}

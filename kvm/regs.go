@@ -2,6 +2,7 @@ package kvm
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -43,30 +44,34 @@ func (v *VCPU) MPState() (MPState, error) {
 // SetMPState writes it.
 func (v *VCPU) SetMPState(s MPState) error { return call(v, setMPState, &s) }
 
-// CPUID reads what the guest's CPUID instruction answers. The count that goes
-// in is exact, because kernels up to 6.1 at least do not say how many entries
-// they gave.
+// CPUID reads what the guest's CPUID instruction answers: what SetCPUID set, in
+// which KVM keeps up some bits that follow the guest's registers. The count that
+// goes in is exact, because kernels up to 6.1 at least do not say how many
+// entries they gave.
 func (v *VCPU) CPUID() ([]CPUIDEntry, error) {
-	c := &cpuid2{nent: v.cpuidEntries}
+	c := &cpuid2{nent: uint32(len(v.cpuid))}
 	if err := call(v, getCPUID2, c); err != nil {
 		return nil, err
 	}
-	return c.entries[:v.cpuidEntries:v.cpuidEntries], nil
+	return slices.Clone(c.entries[:len(v.cpuid)]), nil
 }
 
 // SetCPUID says what the guest's CPUID instruction answers, and so what the
 // vCPU can do: registers, MSRs and XSAVE state are checked against it. KVM
-// refuses a change once the vCPU has run.
+// refuses a change once the vCPU has run. To set what is set costs nothing.
 func (v *VCPU) SetCPUID(entries []CPUIDEntry) error {
 	if len(entries) > maxCPUIDEntries {
 		return v.errorf("%s: %d entries, at most %d", setCPUID2.name, len(entries), maxCPUIDEntries)
+	}
+	if len(entries) > 0 && slices.Equal(entries, v.cpuid) {
+		return nil
 	}
 	c := &cpuid2{nent: uint32(len(entries))}
 	copy(c.entries[:], entries)
 	if err := call(v, setCPUID2, c); err != nil {
 		return err
 	}
-	v.cpuidEntries = c.nent
+	v.cpuid = slices.Clone(entries)
 	return nil
 }
 

@@ -23,6 +23,9 @@ const (
 	VMStateVersion   uint32 = 1
 )
 
+// headerSize is what stands before the sections, and before each payload.
+const headerSize = 8
+
 // form is one kind of saved state.
 type form struct {
 	name     string
@@ -37,30 +40,31 @@ type section struct {
 	name     string
 	unit     int // the payload is a multiple of this many bytes,
 	min, max int // and at least, at most so many
-	encode   func([]byte) ([]byte, error)
-	decode   func([]byte) error
+	// payload is what to write.
+	payload func() []byte
+	// room makes room for a payload of n bytes, and returns it.
+	room func(n int) []byte
 }
 
 // one is a section that holds a structure.
 func one[T any](tag uint32, name string, p *T) section {
-	size := binary.Size(p)
+	size := len(bytesOf(p))
 	return section{
 		tag: tag, name: name, unit: size, min: size, max: size,
-		encode: func(b []byte) ([]byte, error) { return binary.Append(b, binary.LittleEndian, p) },
-		decode: func(b []byte) error { _, err := binary.Decode(b, binary.LittleEndian, p); return err },
+		payload: func() []byte { return bytesOf(p) },
+		room:    func(int) []byte { return bytesOf(p) },
 	}
 }
 
 // array is a section that holds from least to most structures.
 func array[T any](tag uint32, name string, least, most int, p *[]T) section {
-	size := binary.Size(new(T))
+	size := len(bytesOf(new(T)))
 	return section{
 		tag: tag, name: name, unit: size, min: least * size, max: most * size,
-		encode: func(b []byte) ([]byte, error) { return binary.Append(b, binary.LittleEndian, *p) },
-		decode: func(b []byte) error {
-			*p = make([]T, len(b)/size)
-			_, err := binary.Decode(b, binary.LittleEndian, *p)
-			return err
+		payload: func() []byte { return bytesOfAll(*p) },
+		room: func(n int) []byte {
+			*p = make([]T, n/size)
+			return bytesOfAll(*p)
 		},
 	}
 }
@@ -124,28 +128,26 @@ func (s *VMState) UnmarshalBinary(b []byte) error {
 
 func (f form) marshal() ([]byte, error) {
 	le := binary.LittleEndian
-	b := le.AppendUint32(nil, f.magic)
+	size := headerSize
+	for _, s := range f.sections {
+		size += headerSize + len(s.payload())
+	}
+	b := le.AppendUint32(make([]byte, 0, size), f.magic)
 	b = le.AppendUint32(b, f.version)
 	for _, s := range f.sections {
-		b = le.AppendUint32(b, s.tag)
-		at := len(b)
-		b = le.AppendUint32(b, 0)
-		var err error
-		if b, err = s.encode(b); err != nil {
-			return nil, fmt.Errorf("%s: section %s: %w", f.name, s.name, err)
-		}
-		n := len(b) - at - 4
-		if err := s.checkSize(n); err != nil {
+		payload := s.payload()
+		if err := s.checkSize(len(payload)); err != nil {
 			return nil, fmt.Errorf("%s: %w", f.name, err)
 		}
-		le.PutUint32(b[at:], uint32(n))
+		b = le.AppendUint32(b, s.tag)
+		b = le.AppendUint32(b, uint32(len(payload)))
+		b = append(b, payload...)
 	}
 	return b, nil
 }
 
 func (f form) unmarshal(b []byte) error {
 	le := binary.LittleEndian
-	const headerSize = 8 // of the whole and of each section
 	if len(b) < headerSize || le.Uint32(b) != f.magic {
 		return fmt.Errorf("%s: these %d bytes are not one", f.name, len(b))
 	}
@@ -171,9 +173,7 @@ func (f form) unmarshal(b []byte) error {
 		if err := s.checkSize(int(n)); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		if err := s.decode(b[:n]); err != nil {
-			return fmt.Errorf("%s: section %s: %w", f.name, s.name, err)
-		}
+		copy(s.room(int(n)), b)
 		seen[tag] = true
 		b = b[n:]
 	}

@@ -59,6 +59,22 @@ func TestWireFormIsStable(t *testing.T) {
 	}
 }
 
+// TestSavedStructuresHaveNoPadding: their memory is copied as it is, so a hole
+// that Go leaves between fields would be part of the form.
+func TestSavedStructuresHaveNoPadding(t *testing.T) {
+	for _, state := range []reflect.Type{reflect.TypeFor[VCPUState](), reflect.TypeFor[VMState]()} {
+		for i := range state.NumField() {
+			typ := state.Field(i).Type
+			if typ.Kind() == reflect.Slice {
+				typ = typ.Elem()
+			}
+			if fields := binary.Size(reflect.New(typ).Interface()); fields != int(typ.Size()) {
+				t.Errorf("%v.%s: the fields have %d bytes, the structure %d", state, state.Field(i).Name, fields, typ.Size())
+			}
+		}
+	}
+}
+
 // sectionAt finds where a section's header starts.
 func sectionAt(t *testing.T, b []byte, tag uint32) int {
 	t.Helper()

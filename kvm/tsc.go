@@ -6,14 +6,9 @@ import (
 	gokvm "github.com/bobuhiro11/gokvm/kvm"
 )
 
-// TSCKHz reads the frequency of the guest's TSC in kHz.
-func (v *VCPU) TSCKHz() (uint32, error) {
-	n, err := ioctl(v.fd, getTSCKHz, 0)
-	if err != nil {
-		return 0, v.errorf("%w", err)
-	}
-	return uint32(n), nil
-}
+// TSCKHz is the frequency of the guest's TSC in kHz: the host's, or what
+// SetTSCKHz has set.
+func (v *VCPU) TSCKHz() uint32 { return v.tscKHz }
 
 // tscTolerance is by how many parts in a million two TSCs may differ that count
 // as equal. It is what KVM itself tolerates before it scales.
@@ -22,9 +17,9 @@ const tscTolerance = 250
 // SetTSCKHz sets the frequency of the guest's TSC in kHz. On a host that cannot
 // scale (CapTSCControl) it must be the host's own, give or take 250 ppm.
 func (v *VCPU) SetTSCKHz(kHz uint32) error {
-	now, err := v.TSCKHz()
-	if err != nil || now == kHz {
-		return err
+	now := v.tscKHz
+	if now == kHz {
+		return nil
 	}
 	scales, err := v.vm.Capability(CapTSCControl)
 	if err != nil {
@@ -40,6 +35,7 @@ func (v *VCPU) SetTSCKHz(kHz uint32) error {
 	if _, err := ioctl(v.fd, setTSCKHz, uintptr(kHz)); err != nil {
 		return v.errorf("TSC of %d kHz on a host of %d kHz: %w", kHz, v.hostTSCKHz, err)
 	}
+	v.tscKHz = kHz
 	return nil
 }
 
@@ -75,10 +71,7 @@ func (v *VCPU) hasTSCOffset(kHz uint32) bool {
 }
 
 func (v *VCPU) tsc() (*TSCState, error) {
-	kHz, err := v.TSCKHz()
-	if err != nil {
-		return nil, err
-	}
+	kHz := v.tscKHz
 	clock, err := v.vm.clock()
 	if err != nil {
 		return nil, err

@@ -46,8 +46,7 @@ func TestTSCOffset(t *testing.T) {
 
 func TestTSCFrequency(t *testing.T) {
 	g := newGuest(t, open(t), true, nil)
-	host, err := g.cpu.TSCKHz()
-	must(t, err)
+	host := g.cpu.TSCKHz()
 	for _, kHz := range []uint32{host, host + host/10_000, host - host/10_000} {
 		if err := g.cpu.SetTSCKHz(kHz); err != nil {
 			t.Errorf("host %d kHz, guest %d kHz: %v", host, kHz, err)

@@ -19,10 +19,11 @@ type VCPU struct {
 
 	// hostTSCKHz is the frequency KVM gave the vCPU at its creation: the
 	// host's own, at which the guest's TSC is the host's plus an offset.
-	hostTSCKHz uint32
+	// tscKHz is the guest's.
+	hostTSCKHz, tscKHz uint32
 
-	// cpuidEntries is how many SetCPUID set.
-	cpuidEntries uint32
+	// cpuid is what SetCPUID set.
+	cpuid []CPUIDEntry
 
 	// unfinished is set while the last exit is one that KVM finishes on the
 	// next KVM_RUN (it has still to put the answer into a register and move
@@ -42,10 +43,12 @@ func (vm *VM) CreateVCPU(id int) (*VCPU, error) {
 		return nil, fmt.Errorf("vCPU %d: mmap kvm_run, %d bytes: %w", id, vm.mmapSize, err)
 	}
 	v := &VCPU{vm: vm, id: id, fd: fd, run: run}
-	if v.hostTSCKHz, err = v.TSCKHz(); err != nil {
+	kHz, err := ioctl(fd, getTSCKHz, 0)
+	if err != nil {
 		v.Close()
-		return nil, err
+		return nil, v.errorf("%w", err)
 	}
+	v.hostTSCKHz, v.tscKHz = uint32(kHz), uint32(kHz)
 	return v, nil
 }
 

@@ -3,6 +3,7 @@ package kvm
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // VCPUState is all that makes a vCPU, as KVM's own structures. It goes from one
@@ -36,6 +37,9 @@ type VCPUState struct {
 //     with them decides the deadline timer's MSR.
 //   - The rest in any order. The TSC is read next to the clock that it is
 //     compared with on the other side.
+//
+// CPUID is what SetCPUID was given. The bits in it that follow the guest's
+// registers are not saved: KVM works them out anew when these are set.
 func (v *VCPU) SaveState() (*VCPUState, error) {
 	if v.unfinished {
 		return nil, v.errorf("save: %w", errUnfinished)
@@ -74,9 +78,7 @@ func (v *VCPU) SaveState() (*VCPUState, error) {
 	if s.MSRs, err = v.readMSRs(v.vm.msrs); err != nil {
 		return nil, err
 	}
-	if s.CPUID, err = v.CPUID(); err != nil {
-		return nil, err
-	}
+	s.CPUID = slices.Clone(v.cpuid)
 	tsc, err := v.tsc()
 	if err != nil {
 		return nil, err
@@ -98,8 +100,8 @@ var (
 //
 // The order, and why:
 //
-//  1. CPUID: the rest is checked against it (bits of CR4 and XCR0, MSRs, the
-//     size of the XSAVE area).
+//  1. CPUID, unless the vCPU has it already: the rest is checked against it
+//     (bits of CR4 and XCR0, MSRs, the size of the XSAVE area).
 //  2. TSC frequency: before anything that counts in TSC cycles.
 //  3. SREGS2: the mode the vCPU is in, and the APIC base, which decides whether
 //     the local APIC's registers are read as xAPIC's or x2APIC's.

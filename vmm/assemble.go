@@ -102,7 +102,7 @@ func (vm *VM) addMemory() error {
 }
 
 // addCPUs makes the vCPUs. What their CPUID says comes later: from this host
-// in boot, from the other one by LoadState.
+// in boot, from the other one by its machineConfig.
 func (vm *VM) addCPUs() error {
 	limit, err := vm.kvm.Capability(kvm.CapMaxVCPUs)
 	if err != nil {
@@ -118,9 +118,7 @@ func (vm *VM) addCPUs() error {
 		}
 		vm.cpus.cpus = append(vm.cpus.cpus, &vcpu{kvm: cpu, vm: vm, set: vm.cpus, pio: &vm.pio, mmio: &vm.mmio, acks: &vm.acks})
 	}
-	if vm.tscKHz, err = vm.cpus.cpus[0].kvm.TSCKHz(); err != nil {
-		return err
-	}
+	vm.tscKHz = vm.cpus.cpus[0].kvm.TSCKHz()
 	return vm.deferAcks()
 }
 

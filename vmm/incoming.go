@@ -82,6 +82,13 @@ func incoming(ctx context.Context, c machineConfig, o Options) (*VM, error) {
 		return nil, errors.Join(err, vm.Close())
 	}
 	vm.tscKHz = c.TSCKHz
+	// Now, for it costs more than all else that a vCPU's state needs, and
+	// while that is loaded the guest runs nowhere.
+	for i, cpu := range vm.cpus.cpus {
+		if err := cpu.kvm.SetCPUID(guest.CPUIDOf(i, c.CPUID)); err != nil {
+			return nil, errors.Join(err, vm.Close())
+		}
+	}
 	return vm, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"strings"
 	"testing"
 
@@ -270,6 +271,41 @@ func TestIncomingIsRefusedByName(t *testing.T) {
 		if vm, err := NewIncoming(t.Context(), []byte(b), Options{}); err == nil {
 			vm.Close()
 			t.Errorf("%.40q was taken", b)
+		}
+	}
+}
+
+// TestProcessorsAreDescribedBeforeTheirStateComes: KVM takes longer for CPUID
+// than for the rest of a vCPU, and the guest stands still while states are
+// loaded.
+func TestProcessorsAreDescribedBeforeTheirStateComes(t *testing.T) {
+	machine := tinyConfig("")
+	machine.CPUs = 3
+	from, err := New(t.Context(), machine, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	config, err := from.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := NewIncoming(t.Context(), config, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	for i := range from.cpus.cpus {
+		var told [2][]kvm.CPUIDEntry
+		for j, vm := range []*VM{from, to} {
+			state, err := vm.cpus.cpus[i].kvm.SaveState()
+			if err != nil {
+				t.Fatal(err)
+			}
+			told[j] = state.CPUID
+		}
+		if len(told[0]) == 0 || !slices.Equal(told[0], told[1]) {
+			t.Errorf("vCPU %d: the source's is told\n%+v\nthat of the destination\n%+v", i, told[0], told[1])
 		}
 	}
 }
