@@ -1,19 +1,17 @@
 package vmm
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
-const (
-	// scrollback is how much of what the guest printed a new viewer gets.
-	scrollback = 64 << 10
-	// viewerBuffer is how far a viewer may lag behind before it misses some.
-	viewerBuffer = 256 << 10
-)
+// viewerBuffer is how far a viewer may lag behind before it misses some, in bytes.
+const viewerBuffer = 256 << 10
 
 // A Console is the outer end of a VM's serial port: what the guest prints goes
 // to one writer, which is waited for and so loses nothing, and to any number
@@ -23,8 +21,8 @@ type Console struct {
 	input chan []byte
 
 	mu sync.Mutex
-	// past is the last of what was printed; guarded by mu.
-	past []byte
+	// past is guarded by mu.
+	past scrollback
 	// viewers is guarded by mu.
 	viewers map[*viewer]struct{}
 }
@@ -40,15 +38,19 @@ func NewConsole(out io.Writer) *Console {
 // Write prints what the guest sent. It waits for out, for no viewer.
 func (c *Console) Write(p []byte) (int, error) {
 	c.mu.Lock()
-	c.past = append(c.past, p...)
-	if extra := len(c.past) - scrollback; extra > 0 {
-		c.past = append(c.past[:0], c.past[extra:]...)
-	}
+	c.past.add(p)
 	for v := range c.viewers {
 		v.put(p)
 	}
 	c.mu.Unlock()
 	return c.out.Write(p)
+}
+
+// last is a copy of the last of what was printed.
+func (c *Console) last() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return bytes.Clone(c.past.last())
 }
 
 // Notice shows the viewers a line of the VMM's own.
@@ -72,13 +74,14 @@ func (c *Console) Type(ctx context.Context, p []byte) error {
 }
 
 // Attach serves one viewer: it gets what was printed last, then what is being
-// printed; what it sends is typed. It returns when the viewer has hung up or
-// ctx has ended, having sent what was printed before that.
+// printed; what it sends is typed. It returns when the viewer has hung up, or
+// has no more to send, or ctx has ended; having sent what was printed before
+// that, unless the viewer does not read it.
 func (c *Console) Attach(ctx context.Context, conn net.Conn) {
 	v := &viewer{}
 	v.cond.L = &v.mu
 	c.mu.Lock()
-	v.put(c.past)
+	v.put(c.past.last())
 	c.viewers[v] = struct{}{}
 	c.mu.Unlock()
 
@@ -91,6 +94,8 @@ func (c *Console) Attach(ctx context.Context, conn net.Conn) {
 	go func() {
 		<-typing.Done()
 		v.close()
+		// A connection that cannot have a deadline is closed already.
+		_ = conn.SetWriteDeadline(time.Now().Add(drainTime))
 	}()
 	v.drain(conn)
 	c.mu.Lock()
@@ -120,15 +125,27 @@ type viewer struct {
 	closed bool
 }
 
-// put queues p, or notes that it was missed.
+// put queues p, or notes that it was missed. What is missed begins and ends at
+// boundaries.
 func (v *viewer) put(p []byte) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.buf)+len(p) > viewerBuffer {
+		if keep := lastBoundary(v.buf); keep >= 0 && v.missed == 0 {
+			v.missed += len(v.buf) - keep
+			v.buf = v.buf[:keep]
+		}
 		v.missed += len(p)
 		return
 	}
 	if v.missed > 0 {
+		skip := firstBoundary(p)
+		if skip < 0 {
+			v.missed += len(p)
+			return
+		}
+		v.missed += skip
+		p = p[skip:]
 		v.buf = fmt.Appendf(v.buf, "\r\n[microvm: this viewer was too slow, %d bytes are missing here]\r\n", v.missed)
 		v.missed = 0
 	}

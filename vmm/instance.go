@@ -19,11 +19,16 @@ type Instance struct {
 	Path string
 	// Running: a process owns the directory.
 	Running bool
-	// PID is that process's.
+	// PID is that process's, or that of the one that died.
 	PID int
+	// Dead: a process owned it, and has ended without giving it back.
+	Dead bool
 	// Exit is how the VM ended, nil if it runs or left no word.
 	Exit *ExitStatus
 }
+
+// WhyDead says what can be said of a VM that is dead.
+const WhyDead = "its process was killed or crashed"
 
 // LogPath is where the VM's log is, if it was started detached.
 func (i Instance) LogPath() string { return filepath.Join(i.Path, logFile) }
@@ -33,6 +38,31 @@ func (i Instance) APISocket() string { return filepath.Join(i.Path, apiSocket) }
 
 // ConsoleSocket is where its console is shown, if it has one.
 func (i Instance) ConsoleSocket() string { return filepath.Join(i.Path, consoleSocket) }
+
+// PrintedPath is where the last of what the guest printed is, if the VM has ended
+// and was started detached.
+func (i Instance) PrintedPath() string { return filepath.Join(i.Path, printedFile) }
+
+// Clean removes what a VM left that has ended or is dead. ErrNameTaken if one of
+// that name runs by now. A tap device goes with the process, and so do locks on
+// disks: only files are left.
+func (i Instance) Clean() error {
+	for {
+		lock, err := lockStateDir(i.Path)
+		if err != nil {
+			return fmt.Errorf("clean up after VM %s: %w", i.Name, err)
+		}
+		if lock == nil {
+			continue // somebody else cleans up
+		}
+		defer lock.Close()
+		d := &StateDir{Name: i.Name, Path: i.Path, lock: lock}
+		if err := d.remove(apiSocket, consoleSocket, vsockSocket, logFile, exitFile, printedFile, pidFile); err != nil {
+			return fmt.Errorf("clean up after VM %s: %w", i.Name, err)
+		}
+		return removeDir(i.Path)
+	}
+}
 
 // Instances lists the state directories under StateRoot, by name.
 func Instances() ([]Instance, error) {
@@ -79,8 +109,13 @@ func FindInstance(name string) (Instance, error) {
 
 func inspectDir(path string) Instance {
 	i := Instance{Name: filepath.Base(path), Path: path}
-	if owned(filepath.Join(path, pidFile)) {
-		i.Running, i.PID = true, readPID(filepath.Join(path, pidFile))
+	pid := filepath.Join(path, pidFile)
+	if owned(pid) {
+		i.Running, i.PID = true, readPID(pid)
+		return i
+	}
+	if _, err := os.Stat(pid); err == nil {
+		i.Dead, i.PID = true, readPID(pid)
 		return i
 	}
 	if b, err := os.ReadFile(filepath.Join(path, exitFile)); err == nil {

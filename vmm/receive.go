@@ -115,7 +115,7 @@ func (a *Arrival) open(name string) error {
 	}
 	a.Server, err = Listen(dir, a.o.Console, a.o.Logger)
 	if err != nil {
-		return errors.Join(err, dir.Release(ExitStatus{Code: ExitError, Reason: err.Error()}))
+		return errors.Join(err, dir.Release(ExitStatus{Code: ExitError, Reason: err.Error()}, nil))
 	}
 	AddMigration(a.Server.API, a.o.Logger)
 	return nil

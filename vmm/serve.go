@@ -144,5 +144,9 @@ func (s *Server) Close(exit ExitStatus) error {
 	if err := s.http.Shutdown(ctx); err != nil {
 		s.http.Close()
 	}
-	return s.dir.Release(exit)
+	var printed []byte
+	if s.console != nil {
+		printed = s.console.last()
+	}
+	return s.dir.Release(exit, printed)
 }

@@ -24,7 +24,10 @@ const (
 	vsockSocket   = "vsock.sock" // and vsock.sock_PORT, which are other programs'
 	pidFile       = "pid"
 	logFile       = "log"
-	exitFile      = "exit"
+	// What a VM leaves beside its log when it has ended: how, and the last of
+	// what its guest printed.
+	exitFile    = "exit"
+	printedFile = "printed"
 )
 
 // ErrNoSuchVM: no running process owns the name.
@@ -79,6 +82,8 @@ type StateDir struct {
 	Path string
 
 	lock *os.File
+	// group may use the VM, -1 is none: see Share.
+	group int
 }
 
 // OpenStateDir makes the directory for a VM, mode 0700, and takes it for this
@@ -101,10 +106,9 @@ func OpenStateDir(name string) (*StateDir, error) {
 			return nil, fmt.Errorf("state directory of VM %s: %w", name, err)
 		}
 		if lock != nil {
-			d := &StateDir{Name: name, Path: path, lock: lock}
+			d := &StateDir{Name: name, Path: path, lock: lock, group: -1}
 			// What a former VM of this name left behind says nothing of this one.
-			os.Remove(filepath.Join(path, exitFile))
-			return d, d.writePID()
+			return d, errors.Join(d.remove(logFile, exitFile, printedFile), d.writePID())
 		}
 	}
 }
@@ -112,10 +116,11 @@ func OpenStateDir(name string) (*StateDir, error) {
 // lockStateDir creates path and locks its pid file. It returns nil without an
 // error when the owner before removed the file in the meantime: try again.
 func lockStateDir(path string) (*os.File, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	// Others may see that there are VMs, and share one: see Share.
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o700); err != nil {
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	pid := filepath.Join(path, pidFile)
@@ -143,13 +148,18 @@ func lockStateDir(path string) (*os.File, error) {
 		f.Close()
 		return nil, nil
 	}
+	// Only now: one that runs may be shared.
+	if err := os.Chmod(path, 0o700); err != nil {
+		f.Close()
+		return nil, err
+	}
 	return f, nil
 }
 
 // AdoptStateDir takes over a directory that a parent process opened; lock is
 // the file that the parent's File returned.
 func AdoptStateDir(name string, lock *os.File) (*StateDir, error) {
-	d := &StateDir{Name: name, Path: filepath.Dir(lock.Name()), lock: lock}
+	d := &StateDir{Name: name, Path: filepath.Dir(lock.Name()), lock: lock, group: -1}
 	return d, d.writePID()
 }
 
@@ -168,36 +178,52 @@ func (d *StateDir) writePID() error {
 }
 
 // Release gives the directory back. Its sockets and pid file go; a log, if
-// there is one, stays, and how the VM ended with it.
-func (d *StateDir) Release(exit ExitStatus) error {
-	keep := false
-	if _, err := os.Stat(d.LogPath()); err == nil {
-		keep = true
+// there is one, stays, and with it how the VM ended and what it printed last.
+func (d *StateDir) Release(exit ExitStatus, printed []byte) error {
+	_, err := os.Stat(d.LogPath())
+	keep := err == nil
+	if keep {
 		b, err := json.Marshal(exit)
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(d.Path, exitFile), b, 0o600); err != nil {
+		if err := errors.Join(d.write(exitFile, b), d.write(printedFile, printed)); err != nil {
 			return err
 		}
 	}
-	for _, name := range []string{apiSocket, consoleSocket, vsockSocket, pidFile} {
-		if err := os.Remove(filepath.Join(d.Path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	if err := d.remove(apiSocket, consoleSocket, vsockSocket, pidFile); err != nil {
+		return err
 	}
 	if !keep {
-		// What other programs have put here is theirs: sockets for a guest.
-		if err := os.Remove(d.Path); err != nil && !errors.Is(err, unix.ENOTEMPTY) {
+		if err := removeDir(d.Path); err != nil {
 			return err
 		}
 	}
 	return d.lock.Close()
 }
 
-// listen opens one of the directory's sockets.
-func (d *StateDir) listen(name string) (*net.UnixListener, error) {
-	return listenUnix(filepath.Join(d.Path, name))
+// remove removes those files of the directory that are there.
+func (d *StateDir) remove(names ...string) error {
+	for _, name := range names {
+		if err := os.Remove(filepath.Join(d.Path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeDir removes a state directory that has nothing of ours in it any more.
+// One that somebody else made may have to stay: what other programs have put in
+// it is theirs (sockets for a guest), and a service manager may have made it and
+// everything around it read-only.
+func removeDir(path string) error {
+	err := os.Remove(path)
+	for _, theirs := range []error{unix.ENOTEMPTY, unix.EROFS, unix.EBUSY, unix.EACCES, fs.ErrNotExist} {
+		if errors.Is(err, theirs) {
+			return nil
+		}
+	}
+	return err
 }
 
 // listenUnix listens on a socket for this user's programs, and replaces one that

@@ -37,7 +37,7 @@ func TestNameBelongsToOneVM(t *testing.T) {
 	if err != nil || !i.Running || i.PID != os.Getpid() {
 		t.Errorf("%+v, %v", i, err)
 	}
-	if err := first.Release(ExitStatus{}); err != nil {
+	if err := first.Release(ExitStatus{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := FindInstance("a"); !errors.Is(err, ErrNoSuchVM) {
@@ -50,7 +50,7 @@ func TestNameBelongsToOneVM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := again.Release(ExitStatus{}); err != nil {
+	if err := again.Release(ExitStatus{}, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -65,7 +65,7 @@ func TestLogOutlivesTheVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := ExitStatus{Code: 33, Reason: "triple fault"}
-	if err := d.Release(want); err != nil {
+	if err := d.Release(want, nil); err != nil {
 		t.Fatal(err)
 	}
 	list, err := Instances()
@@ -79,7 +79,7 @@ func TestLogOutlivesTheVM(t *testing.T) {
 	if i, err := FindInstance("a"); err != nil || i.Exit != nil || !i.Running {
 		t.Errorf("%+v, %v", i, err)
 	}
-	if err := d.Release(ExitStatus{}); err != nil {
+	if err := d.Release(ExitStatus{}, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -106,7 +106,7 @@ func TestChildInheritsTheName(t *testing.T) {
 	if child.Path != d.Path {
 		t.Errorf("%s is not %s", child.Path, d.Path)
 	}
-	if err := child.Release(ExitStatus{}); err != nil {
+	if err := child.Release(ExitStatus{}, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -117,7 +117,7 @@ func TestStaleSocketGoesOnlyWhenRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Release(ExitStatus{})
+	defer d.Release(ExitStatus{}, nil)
 	path := filepath.Join(d.Path, apiSocket)
 
 	// A process that was killed leaves its socket.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -179,6 +181,12 @@ func TestVMFromTheCommandLine(t *testing.T) {
 		}
 	}
 
+	if r := h.must(0, "logs", "a", "--console"); !strings.HasPrefix(r.stdout, "tiny: ") || !strings.Contains(r.stdout, "echo hello\r\n") {
+		t.Errorf("what the guest printed: %q", r.stdout)
+	}
+	followed := []*process{h.start("logs", "a", "--follow"), h.start("logs", "a", "--console", "--follow")}
+	followed[1].awaitOutput("echo hello\r\n")
+
 	h.must(0, "stop", "a", "--force")
 	for err == nil {
 		_, err = seen.Read(make([]byte, 256))
@@ -189,7 +197,16 @@ func TestVMFromTheCommandLine(t *testing.T) {
 	if r := h.must(0, "wait", "a"); r.stdout != "stopped\n" {
 		t.Errorf("wait prints %q", r.stdout)
 	}
-	h.must(0, "logs", "a")
+	for _, p := range followed {
+		p.wait(0)
+	}
+	log := h.must(0, "logs", "a").stdout
+	if got := followed[0].stdout.String(); got != log || !strings.Contains(log, "the VM has ended") {
+		t.Errorf("the log is %q, followed it was %q", log, got)
+	}
+	if r := h.must(0, "logs", "a", "--console"); !strings.Contains(r.stdout, "echo hello\r\n") || !strings.HasPrefix(followed[1].stdout.String(), r.stdout) {
+		t.Errorf("what the guest printed, after its end: %q; followed: %q", r.stdout, followed[1].stdout)
+	}
 	h.must(exitNoVM, "pause", "a")
 	if r := h.must(0, "ps", "-q"); r.stdout != "" {
 		t.Errorf("ps lists %q", r.stdout)
@@ -300,6 +317,25 @@ func TestNameIsFreeAfterKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.must(exitNoVM, "inspect", "a")
+	if r := h.must(0, "ps", "-a"); !strings.Contains(r.stdout, "dead (its process was killed") {
+		t.Errorf("ps -a: %s", r.stdout)
+	}
+	if r := h.must(0, "ps", "--clean", "-q"); r.stdout != "a\n" {
+		t.Errorf("ps --clean lists %q", r.stdout)
+	}
+	if left, err := os.ReadDir(h.root); err != nil || len(left) > 0 {
+		t.Errorf("it has left %v, %v", left, err)
+	}
+	h.must(0, "run", "--name", "a", "-m", "128M", "--detach")
+	if r := h.must(0, "ps", "--clean", "-q"); r.stdout != "" {
+		t.Errorf("ps --clean lists %q, which runs", r.stdout)
+	}
+	if i, err = vmm.FindInstance("a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Kill(i.PID, unix.SIGKILL), client.New(i).Gone(t.Context())); err != nil {
+		t.Fatal(err)
+	}
 	if r := h.must(exitNoVM, "wait", "a"); !strings.Contains(r.stderr, "without a word") {
 		t.Errorf("wait: %s", r.stderr)
 	}

@@ -203,10 +203,15 @@ func (r *rehearsal) finish(p *shell, calls []call, before int) {
 		r.ends(p, exitStays)
 	case last.name == "console":
 		r.await(p, "the guest's output", func() bool { return strings.Contains(p.out.String(), "beat") })
+		if last.said("reconnect") { // it would wait for another
+			_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGTERM) // it may have ended
+			<-p.ended
+			return
+		}
 		r.stopAll()
 		r.ends(p, 0)
 	case last.name == "wait", watches:
-		if watches {
+		if watches && (last.name != "logs" || last.said("console")) { // a log may be empty
 			r.await(p, "anything", func() bool { return p.out.String() != "" })
 		}
 		r.stopAll()

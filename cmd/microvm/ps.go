@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -21,13 +22,21 @@ const askTime = 5 * time.Second
 var psCommand = command{
 	name:    "ps",
 	summary: "List VMs",
-	usage:   "ps [-a] [-q] [--format table|json]",
+	usage:   "ps [-a] [-q] [--clean] [--format table|json]",
+	about: `
+With -a also those that have ended and left a log (run --detach), and how; and
+those that are dead: their process was killed, or crashed, and could not clean up
+after itself. --clean removes what both left, which is nothing but files, and lists
+whose it was. The name of such a VM is free in any case: the next one of that name
+begins with cleaning up.`,
 	examples: []string{
 		"microvm ps",
 		"microvm ps -a --format json",
+		"microvm ps --clean",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
-		all := flags.BoolP("all", "a", false, "also those that have ended and left a log")
+		all := flags.BoolP("all", "a", false, "also those that have ended and left a log, and those that are dead")
+		clean := flags.Bool("clean", false, "remove what VMs left that have ended or are dead, and list those")
 		quiet := flags.BoolP("quiet", "q", false, "names only")
 		format := flags.String("format", "table", "table or json")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
@@ -37,7 +46,11 @@ var psCommand = command{
 			if err := checkFormat(*format, "table"); err != nil {
 				return err
 			}
-			rows, err := listVMs(ctx, *all)
+			list := listVMs
+			if *clean {
+				list = cleanVMs
+			}
+			rows, err := list(ctx, *all)
 			if err != nil {
 				return err
 			}
@@ -75,13 +88,46 @@ func listVMs(ctx context.Context, all bool) ([]psRow, error) {
 	for _, i := range instances {
 		if !i.Running {
 			if all {
-				rows = append(rows, psRow{Name: i.Name, State: vmm.StateStopped.String(), Exit: i.Exit})
+				rows = append(rows, ended(i))
 			}
 			continue
 		}
 		rows = append(rows, ask(ctx, i))
 	}
 	return rows, nil
+}
+
+// cleanVMs removes what VMs left that do not run any more, and lists them.
+func cleanVMs(context.Context, bool) ([]psRow, error) {
+	instances, err := vmm.Instances()
+	if err != nil {
+		return nil, err
+	}
+	rows := []psRow{}
+	for _, i := range instances {
+		if i.Running {
+			continue
+		}
+		err := i.Clean()
+		switch {
+		case errors.Is(err, vmm.ErrNameTaken): // it is used again
+		case err != nil:
+			return nil, err
+		default:
+			rows = append(rows, ended(i))
+		}
+	}
+	return rows, nil
+}
+
+// stateDead is the state of a VM whose process could not say how it ended.
+const stateDead = "dead"
+
+func ended(i vmm.Instance) psRow {
+	if i.Dead {
+		return psRow{Name: i.Name, State: stateDead}
+	}
+	return psRow{Name: i.Name, State: vmm.StateStopped.String(), Exit: i.Exit}
 }
 
 // ask describes a VM that runs. One that is about to begin or to end may not
@@ -104,7 +150,10 @@ func printTable(w io.Writer, rows []psRow) error {
 	fmt.Fprintln(t, "NAME\tSTATE\tPID\tCPUS\tMEMORY")
 	for _, r := range rows {
 		state := r.State
-		if r.Exit != nil {
+		switch {
+		case r.State == stateDead:
+			state = fmt.Sprintf("%s (%s)", r.State, vmm.WhyDead)
+		case r.Exit != nil:
 			state = fmt.Sprintf("%s (%d: %s)", r.State, r.Exit.Code, r.Exit.Reason)
 		}
 		if r.PID == 0 {

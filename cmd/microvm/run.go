@@ -137,7 +137,7 @@ func runIn(ctx context.Context, dir *vmm.StateDir, config vmm.Config, running fu
 
 // dirFailed gives a state directory back whose VM came to nothing.
 func dirFailed(dir *vmm.StateDir, err error) error {
-	if closing := dir.Release(vmm.ExitStatus{Code: exitStatus(err), Reason: err.Error()}); closing != nil {
+	if closing := dir.Release(vmm.ExitStatus{Code: exitStatus(err), Reason: err.Error()}, nil); closing != nil {
 		slog.Error("cleaning up", "err", closing)
 	}
 	return err

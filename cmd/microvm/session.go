@@ -80,20 +80,18 @@ func outcome(err error) error {
 
 // attachTerminal lets stdin be the guest's keyboard, raw if it is a terminal.
 func (s *session) attachTerminal(ctx context.Context, vm *vmm.VM) (restore func(), err error) {
-	var in io.Reader = os.Stdin
 	undo := func() error { return nil }
 	if term.IsTerminal(int(os.Stdin.Fd())) {
 		if undo, err = console.Raw(os.Stdin); err != nil {
 			return nil, err
 		}
-		in = console.NewFilter(os.Stdin, os.Stderr)
 	}
 	followSize(ctx, os.Stdin, func(columns, rows uint16) {
 		// Without a virtio console there is nobody to tell.
 		_ = vm.ResizeConsole(vmm.ConsoleSize{Columns: columns, Rows: rows})
 	})
 	go func() {
-		err := typeAll(ctx, s.console, in)
+		err := typeFrom(os.Stdin, func(p []byte) error { return s.console.Type(ctx, p) })
 		if errors.Is(err, console.ErrLeave) {
 			powerOff(vm)
 		}
@@ -103,22 +101,6 @@ func (s *session) attachTerminal(ctx context.Context, vm *vmm.VM) (restore func(
 			slog.Error("the terminal", "err", err)
 		}
 	}, nil
-}
-
-// typeAll types what r has until it ends.
-func typeAll(ctx context.Context, c *vmm.Console, r io.Reader) error {
-	for {
-		p := make([]byte, 256)
-		n, err := r.Read(p)
-		if n > 0 {
-			if err := c.Type(ctx, p[:n]); err != nil {
-				return err
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
 }
 
 // handleSignals ends the VM at SIGINT, SIGTERM and SIGHUP: the first powers it

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"time"
@@ -209,6 +210,9 @@ func (c *Client) Gone(ctx context.Context) error {
 func (c *Client) Console(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", c.Instance.ConsoleSocket())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("VM %s has no console: it was started with --console off, or is about to begin or to end", c.Instance.Name)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("VM %s: console: %w", c.Instance.Name, err)
 	}
