@@ -35,6 +35,7 @@ const (
 	EventRecoveryBegin EventType = "recovery-begin"
 	EventRecoveryEnd   EventType = "recovery-end"
 	EventFaults        EventType = "faults"
+	EventPages         EventType = "pages"
 	EventEnd           EventType = "end"
 )
 
@@ -88,6 +89,15 @@ type (
 		DeviceBlocktimeNS int64       `json:"device_blocktime_ns"`
 		PagesLeft         uint64      `json:"pages_left"`
 		Phases            FaultPhases `json:"phases"`
+	}
+	pagesEvent struct {
+		Precopy   uint64 `json:"pages_precopy"`
+		Pushed    uint64 `json:"pages_pushed"`
+		Requested uint64 `json:"pages_requested"`
+		Zero      uint64 `json:"pages_zero"`
+		PagesLeft uint64 `json:"pages_left"`
+		Requests  uint64 `json:"requests"`
+		BytesWire uint64 `json:"bytes_wire"`
 	}
 	endEvent struct {
 		Result Result  `json:"result"`

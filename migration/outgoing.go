@@ -23,6 +23,8 @@ type outgoing struct {
 	claimed   atomic.Uint64                                // target pages sent or about to be
 	dataPages atomic.Uint64                                // target pages sent as data, each time
 	zeroPages atomic.Uint64                                // and as zeros
+	sentAs    [sendings]atomic.Uint64                      // of dataPages, by the circumstances
+	requests  atomic.Uint64                                // host pages that were asked for
 	repeated  atomic.Uint64                                // sent again, since they were asked for on their way; in neither
 	wire      atomic.Uint64                                // bytes written to any channel
 	channels  [multiChannels + wire.MaxMulti]atomic.Uint64 // and to each, by its place among them
@@ -119,6 +121,7 @@ func isZero(mem []byte) bool {
 type batch struct {
 	o       *outgoing
 	channel int // that it goes out on
+	kind    sending
 	bufs    net.Buffers
 	headers []byte // backing of the RAM messages' headers; never grows
 	bytes   int    // of pages
@@ -141,6 +144,7 @@ func newBatch(o *outgoing, channel int, kind sending) *batch {
 	return &batch{
 		o:       o,
 		channel: channel,
+		kind:    kind,
 		limit:   batchBytes,
 		sealer:  newSealer(o, kind),
 		// A page may come in parts when the batch is full but for one run.
@@ -174,6 +178,7 @@ func (b *batch) addRun(block int, first, pages uint64) {
 		b.o.zeroPages.Add(pages)
 	} else {
 		b.o.dataPages.Add(pages)
+		b.o.sentAs[b.kind].Add(pages)
 	}
 }
 

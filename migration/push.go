@@ -83,6 +83,7 @@ func (a *answerer) pages(req wire.ReqPages) error {
 	}
 	host := b.perHost * wire.PageSize
 	first, end := req.Start/host, (req.Start+req.Len+host-1)/host
+	a.o.requests.Add(end - first)
 
 	a.l.urgentMu.Lock()
 	defer a.l.urgentMu.Unlock()

@@ -88,6 +88,7 @@ type RAMReport struct {
 	PagesZero      uint64 `json:"pages_zero"`      // all zeros, sent as a mark
 	PagesPrecopy   uint64 `json:"pages_precopy"`   // sent while the source ran
 	PagesPostcopy  uint64 `json:"pages_postcopy"`  // sent since, as data
+	PagesRequested uint64 `json:"pages_requested"` // of these, in answer to a request
 	PagesRepeated  uint64 `json:"pages_repeated"`  // sent a second time, in none of the above: asked for while on their way
 	PagesDiscarded uint64 `json:"pages_discarded"` // sent, then changed, then dropped
 	BytesWire      uint64 `json:"bytes_wire"`      // all that was written to the channels

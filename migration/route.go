@@ -150,5 +150,6 @@ func (s *Source) Resume(ctx context.Context, dest Address, within time.Duration)
 	rep.Error = ""
 	s.report = &rep
 	s.sums.start()
+	s.samples = newSampler(s.ram, s.opt.Events)
 	return s.finish(&rep, s.postcopy(ctx, nil))
 }

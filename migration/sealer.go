@@ -20,6 +20,7 @@ const (
 	sendsLive   sending = iota // bulk, while the guest writes to memory
 	sendsBulk                  // bulk, of memory that stays as it is
 	sendsUrgent                // what somebody waits for, of the same
+	sendings                   // how many there are
 )
 
 // leastGain is the share that compression has to take off a run, one part in so

@@ -73,6 +73,7 @@ type Source struct {
 	broke    error
 
 	throttle *throttle // nil without AutoConverge
+	samples  *sampler  // nil before the first page, and without Events
 
 	phase  phaseCell
 	ram    *outgoing
@@ -231,6 +232,7 @@ func (s *Source) finish(rep *Report, err error) (*Report, error) {
 	rep.Throttle = s.throttle.report()
 	rep.RAM.PagesZero = s.ram.zeroPages.Load()
 	rep.RAM.PagesRepeated = s.ram.repeated.Load()
+	rep.RAM.PagesRequested = s.ram.sentAs[sendsUrgent].Load()
 	rep.RAM.PagesPostcopy = s.ram.dataPages.Load() - rep.RAM.PagesPrecopy
 	rep.RAM.BytesWire = s.ram.wire.Load()
 	rep.ChannelBytes = s.channelBytes()
@@ -244,6 +246,7 @@ func (s *Source) finish(rep *Report, err error) (*Report, error) {
 			rep.Error = "verification failed: " + r.Problem
 		}
 	}
+	s.samples.stop()
 	s.phase.Store(phase)
 	s.opt.Events.ended(rep)
 	if rep.Result == ResultPaused {
@@ -272,12 +275,14 @@ func (s *Source) migrate(ctx context.Context) error {
 		return cause(ctx, err)
 	}
 	s.switched = time.Now()
+	s.samples.restart()
 	return s.postcopy(context.WithoutCancel(ctx), l)
 }
 
 // leave has the guest leave: after passes of precopy, unless the mode is
 // postcopy. An error means that it runs here.
 func (s *Source) leave(ctx context.Context, l *link) (*checksummer, error) {
+	s.samples = newSampler(s.ram, s.opt.Events)
 	if s.opt.Mode == ModePostcopy {
 		return s.handOver(ctx, l, func() error { return nil })
 	}

@@ -64,6 +64,9 @@ func NewArrival(o ArrivalOptions) (*Arrival, error) {
 // Runs gives the VM when it runs here.
 func (a *Arrival) Runs() <-chan *VM { return a.runs }
 
+// Status describes the arrival as it is now.
+func (a *Arrival) Status() migration.Status { return a.dest.Status() }
+
 // GiveUp ends Receive unless the VM runs here already, and reports whether it
 // does so.
 func (a *Arrival) GiveUp() bool { return a.dest.GiveUp() }

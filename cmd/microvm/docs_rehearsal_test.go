@@ -219,7 +219,7 @@ func (r *rehearsal) finish(p *shell, calls []call, before int) {
 	default:
 		r.ends(p, 0)
 	}
-	if last.name == "migrate" {
+	if slices.ContainsFunc(calls, func(c call) bool { return c.name == "migrate" }) {
 		r.endDestination()
 	}
 }

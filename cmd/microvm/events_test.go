@@ -37,7 +37,7 @@ func documentedEvents(t *testing.T) schema {
 			s[event][strings.Trim(cells[1], " `")] = strings.TrimSpace(cells[2])
 		}
 	}
-	if len(s) != 10 {
+	if len(s) != 11 {
 		t.Fatalf("docs/events.md has %d tables", len(s))
 	}
 	return s
@@ -185,7 +185,7 @@ func TestWhoReadsTheEventsHearsAllOfAMigrationWithACut(t *testing.T) {
 		want           string // each at least once
 	}{
 		{here, "source", "a", "state setup;state active;state device;state postcopy-active;state postcopy-paused;state completed;" +
-			"pass;switch;downtime pause;downtime save;downtime load;downtime transfer;downtime resume;downtime total;recovery-begin;recovery-end;faults;end"},
+			"pass;switch;downtime pause;downtime save;downtime load;downtime transfer;downtime resume;downtime total;recovery-begin;recovery-end;faults;pages;end"},
 		{there, "destination", "b", "state setup;state advise;state listening;state loaded;state running;state paused;state completed;" +
 			"downtime load;downtime resume;recovery-begin;recovery-end;faults;end"},
 	} {
@@ -201,6 +201,9 @@ func TestWhoReadsTheEventsHearsAllOfAMigrationWithACut(t *testing.T) {
 				t.Errorf("%s: event %d is of %s, VM %q, migration %q", c.side, i, e.Side, e.VM, e.ID)
 			}
 		}
+		if c.side == "source" {
+			checkPages(t, events, report)
+		}
 		last := events[len(events)-1]
 		if last.Event != "end" || n["end"] != 1 || last.Data["result"] != "completed" || last.Data["owner"] != "destination" {
 			t.Errorf("%s: the last event is %+v", c.side, last)
@@ -208,6 +211,30 @@ func TestWhoReadsTheEventsHearsAllOfAMigrationWithACut(t *testing.T) {
 		if (c.side == "source") != (last.Data["report"] != nil) {
 			t.Errorf("%s: the report in the last event is %v", c.side, last.Data["report"])
 		}
+	}
+}
+
+// checkPages holds the ticks of pages, of which the last is right before the end,
+// against what the report says of the same pages.
+func checkPages(t *testing.T, events []happened, r *migration.Report) {
+	t.Helper()
+	var before, last map[string]any
+	for _, e := range events {
+		if e.Event != "pages" {
+			continue
+		}
+		last = e.Data
+		for _, field := range []string{"pages_precopy", "pages_pushed", "pages_requested", "pages_zero", "requests", "bytes_wire"} {
+			if before != nil && last[field].(float64) < before[field].(float64) {
+				t.Errorf("%s falls from %v to %v", field, before[field], last[field])
+			}
+		}
+		before = last
+	}
+	number := func(field string) uint64 { return uint64(last[field].(float64)) }
+	if number("pages_precopy") != r.RAM.PagesPrecopy || number("pages_requested") != r.RAM.PagesRequested || number("pages_zero") != r.RAM.PagesZero ||
+		number("pages_pushed")+number("pages_requested") != r.RAM.PagesPostcopy || number("pages_left") != 0 || number("requests") < number("pages_requested") {
+		t.Errorf("the last of the pages is %v, the report has %+v", last, r.RAM)
 	}
 }
 

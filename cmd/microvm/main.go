@@ -22,6 +22,8 @@ const (
 	exitUsage   = 2
 	exitNoVM    = 3
 	exitTimeout = 124
+	// exitInterrupted is what shells make of SIGINT: nobody waited for the answer.
+	exitInterrupted = 130
 )
 
 // commands is all that microvm can do, in the order of its help. It is filled
@@ -36,6 +38,7 @@ func init() {
 		&migrateCommand,
 		&migrateStatusCommand,
 		&migrateCancelCommand,
+		&reportCommand,
 		&psCommand,
 		&inspectCommand,
 		&statsCommand,

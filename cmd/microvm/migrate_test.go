@@ -44,7 +44,7 @@ var reportFields = map[string]string{
 		"blocktime_ns vcpu_blocktime_ns device_blocktime_ns channels channel_bytes recoveries verified",
 	"downtime": "pause_ns save_ns transfer_ns load_ns resume_ns",
 	"throttle": "max_percent took_ns",
-	"ram":      "bytes_total pages_total pages_zero pages_precopy pages_postcopy pages_repeated pages_discarded bytes_wire runs_damaged",
+	"ram":      "bytes_total pages_total pages_zero pages_precopy pages_postcopy pages_requested pages_repeated pages_discarded bytes_wire runs_damaged",
 	"faults":   "count requested async p50_ns p90_ns p99_ns max_ns histogram_log2_us phases",
 }
 

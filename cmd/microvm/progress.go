@@ -2,10 +2,9 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
-	"time"
+	"sync"
 
 	"golang.org/x/term"
 
@@ -22,7 +21,7 @@ func newProgress(mode string, w *os.File) (progress, error) {
 	switch mode {
 	case "auto":
 		if term.IsTerminal(int(w.Fd())) {
-			return &liveProgress{w: w}, nil
+			return &liveProgress{terminal: w}, nil
 		}
 		return noProgress{}, nil
 	case "plain":
@@ -50,45 +49,58 @@ func (p *jsonProgress) end()                      {}
 // plainProgress writes each status as a line of text.
 type plainProgress struct {
 	w    io.Writer
-	rate rate
+	pace pace
 }
 
-func (p *plainProgress) update(s migration.Status) { fmt.Fprintln(p.w, p.rate.line(s)) }
-func (p *plainProgress) end()                      {}
+func (p *plainProgress) update(s migration.Status) {
+	_, _ = io.WriteString(p.w, p.pace.line(s, 0)+"\n")
+}
+func (p *plainProgress) end() {}
 
-// liveProgress keeps one line of a terminal up to date.
+// liveProgress keeps one line of a terminal up to date. What else is written to
+// the terminal meanwhile has to be written through it.
 type liveProgress struct {
-	w    io.Writer
-	rate rate
+	terminal *os.File
+
+	mu   sync.Mutex
+	pace pace
+	line string // that is there now
 }
+
+// clearLine goes to the beginning of a terminal's line and empties it.
+const clearLine = "\r\x1b[K"
 
 func (p *liveProgress) update(s migration.Status) {
-	fmt.Fprintf(p.w, "\r\x1b[K%s", p.rate.line(s))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// A line that is too long would go on in the next, which stays.
+	columns, _, err := term.GetSize(int(p.terminal.Fd()))
+	if err != nil || columns <= 0 {
+		columns = 80
+	}
+	p.line = p.pace.line(s, columns-1)
+	_, _ = io.WriteString(p.terminal, clearLine+p.line)
 }
 
-func (p *liveProgress) end() { fmt.Fprint(p.w, "\r\x1b[K") }
+func (p *liveProgress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.line != "" {
+		p.line = ""
+		_, _ = io.WriteString(p.terminal, clearLine)
+	}
+}
 
-// rate works out how fast things go from one status to the next.
-type rate struct{ last migration.Status }
-
-func (r *rate) line(s migration.Status) string {
-	elapsed := time.Duration(s.ElapsedNS - r.last.ElapsedNS)
-	line := fmt.Sprintf("%-16s %8s left", s.Phase, bytesText(s.PagesLeft*pageSize))
-	if r.last.ElapsedNS > 0 && elapsed > 0 {
-		perSecond := func(now, before uint64) float64 { return float64(now-min(before, now)) / elapsed.Seconds() }
-		speed := perSecond(s.BytesWire, r.last.BytesWire)
-		line += fmt.Sprintf("  %8s/s  %5.0f faults/s", bytesText(uint64(speed)), perSecond(s.Faults, r.last.Faults))
-		if speed > 0 {
-			left := time.Duration(float64(s.PagesLeft*pageSize) / speed * float64(time.Second))
-			line += fmt.Sprintf("  %v to go", left.Round(100*time.Millisecond))
-		}
+// Write writes whole lines above the one that is kept up to date.
+func (p *liveProgress) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.line == "" {
+		return p.terminal.Write(b)
 	}
-	if s.Throttle > 0 {
-		line += fmt.Sprintf("  guest slowed by %d %%", s.Throttle)
+	text := append([]byte(clearLine), b...)
+	if _, err := p.terminal.Write(append(text, p.line...)); err != nil {
+		return 0, err
 	}
-	if s.P99NS > 0 {
-		line += fmt.Sprintf("  p99 fault %v", roundTo3(time.Duration(s.P99NS)))
-	}
-	r.last = s
-	return line
+	return len(b), nil
 }

@@ -68,6 +68,9 @@ begins with cleaning up.`,
 	},
 }
 
+// noAnswer is the state of a VM that does not tell.
+const noAnswer = "no answer"
+
 // A psRow is one VM in the list.
 type psRow struct {
 	Name   string          `json:"name"`
@@ -135,7 +138,7 @@ func ended(i vmm.Instance) psRow {
 func ask(ctx context.Context, i vmm.Instance) psRow {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	row := psRow{Name: i.Name, PID: i.PID, State: "no answer"}
+	row := psRow{Name: i.Name, PID: i.PID, State: noAnswer}
 	if info, err := client.New(i).Info(ctx); err == nil {
 		row.State, row.CPUs, row.Memory = info.State.String(), info.CPUs, info.Memory
 		if info.Migrating {
@@ -146,8 +149,8 @@ func ask(ctx context.Context, i vmm.Instance) psRow {
 }
 
 func printTable(w io.Writer, rows []psRow) error {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "NAME\tSTATE\tPID\tCPUS\tMEMORY")
+	t, colour := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0), paintFor(w)
+	fmt.Fprintf(t, "NAME\t%s\tPID\tCPUS\tMEMORY\n", colour.plain("STATE"))
 	for _, r := range rows {
 		state := r.State
 		switch {
@@ -156,6 +159,7 @@ func printTable(w io.Writer, rows []psRow) error {
 		case r.Exit != nil:
 			state = fmt.Sprintf("%s (%d: %s)", r.State, r.Exit.Code, r.Exit.Reason)
 		}
+		state = colour.ofState(r)(state)
 		if r.PID == 0 {
 			fmt.Fprintf(t, "%s\t%s\t-\t-\t-\n", r.Name, state)
 			continue
@@ -171,4 +175,17 @@ func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
+}
+
+// ofState is how the state of a VM is coloured.
+func (p paint) ofState(r psRow) func(string) string {
+	switch {
+	case r.Exit != nil && r.Exit.Code != vmm.ExitDone, r.State == noAnswer:
+		return p.bad
+	case r.State == vmm.StateRunning.String():
+		return p.good
+	case r.PID != 0:
+		return p.doubt
+	}
+	return p.plain
 }

@@ -22,7 +22,7 @@ import (
 var receiveCommand = command{
 	name:    "receive",
 	summary: "Take in a VM from another host and run it",
-	usage:   "receive --listen tcp:HOST:PORT|unix:PATH|fd:N [--name NAME] [--hugepages same|on|off] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N] [--tls-dir DIR] [--events FILE|-]",
+	usage:   "receive --listen tcp:HOST:PORT|unix:PATH|fd:N [--name NAME] [--hugepages same|on|off] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N] [--tls-dir DIR] [--events FILE|-] [--progress auto|plain|json|none]",
 	about: `
 Waits for one migration, builds the VM that it describes, and runs it as if it
 had been started here. The first line on stdout is the address to migrate to;
@@ -56,6 +56,9 @@ on this host: the same one, on storage that both hosts have, or the VM would fin
 another's data. Files that were not named are never opened. The source gives its
 disks up before the VM runs here.
 
+On a terminal one line on stderr shows how far it is, until the VM runs here or, if
+its console is not on this terminal (--console), until all of it is here.
+
 --vsock PATH is where programs of this host find a VM that has a vsock device: its
 connections end at the source, and new ones are made here.
 
@@ -73,7 +76,7 @@ nor within --timeout.`,
 		"microvm receive --listen unix:/run/microvm/in.sock --console socket",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
-		var listen, name, mode, events, hugepages, tlsDir string
+		var listen, name, mode, events, hugepages, tlsDir, progress string
 		var timeout, recover time.Duration
 		var connections int
 		flags.StringVar(&listen, "listen", "", "`address` to wait at: tcp:HOST:PORT, unix:PATH, or fd:N for a listening socket that was passed, as by systemd")
@@ -91,8 +94,13 @@ nor within --timeout.`,
 		flags.StringArrayVar(&netTexts, "net", nil, "the VM's next network card's `side` on this host: tap=auto|NAME[,bridge=NAME][,owner=UID] or fd=N; may be repeated")
 		flags.StringArrayVar(&disks, "disk", nil, "the VM's next disk's `file` on this host; may be repeated")
 		flags.StringVar(&tlsDir, "tls-dir", "", "`folder` with ca-cert.pem, server-cert.pem and server-key.pem: TLS, and nothing else (default none)")
+		flags.StringVar(&progress, "progress", "auto", "on stderr: auto, plain, json or none")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			if err := noArguments(args); err != nil {
+				return err
+			}
+			show, err := newProgress(progress, os.Stderr)
+			if err != nil {
 				return err
 			}
 			if listen == "" {
@@ -147,7 +155,7 @@ nor within --timeout.`,
 				return err
 			}
 			defer ln.Close()
-			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks, nets: nets, vsock: vsock, tls: secure}
+			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks, nets: nets, vsock: vsock, tls: secure, show: show}
 			if events != "" {
 				w, err := openEvents(events, stdout)
 				if err != nil {
@@ -176,6 +184,7 @@ type reception struct {
 	tls         func() *tls.Config  // nil: without
 	events      *migration.EventLog // nil, like writer: nobody wants them
 	writer      *eventWriter
+	show        progress
 }
 
 // hugepagesHere are the values of --hugepages.
@@ -194,11 +203,16 @@ func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) 
 	if r.events != nil {
 		defer r.writer.follow(r.events)()
 	}
+	stop := r.follow(a.Status)
+	defer stop()
 	received := make(chan error, 1)
 	go func() { received <- a.Receive(ctx, ln) }()
 	vm, err := r.await(a, signals, received)
 	if vm == nil {
 		return err
+	}
+	if r.session.stdio {
+		stop() // the terminal is the guest's
 	}
 	return r.serve(ctx, a, vm, received)
 }

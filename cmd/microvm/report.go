@@ -28,7 +28,14 @@ func printReport(w io.Writer, r *migration.Report) error {
 	table := newRows(w)
 	row := table.add
 	ns := func(n int64) time.Duration { return roundTo3(time.Duration(n)) }
-	row("migration", "%s of %s by %s: %s, the guest is at the %s", r.ID[:min(8, len(r.ID))], r.VM, r.Mode, r.Result, r.Owner)
+	word := paintFor(w).doubt
+	switch r.Result {
+	case migration.ResultCompleted:
+		word = paintFor(w).good
+	case migration.ResultFailed:
+		word = paintFor(w).bad
+	}
+	row("migration", "%s of %s by %s: %s, the guest is at the %s", r.ID[:min(8, len(r.ID))], r.VM, r.Mode, word(string(r.Result)), r.Owner)
 	if r.Error != "" {
 		row("error", "%s", r.Error)
 	}

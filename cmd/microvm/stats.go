@@ -6,10 +6,12 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"microvm/vmm"
@@ -30,8 +32,9 @@ took, and for each of its queues the driver's notifications (kicks), the chains
 of buffers that it made available, and the interrupts; for each vCPU its exits
 to this program. Times are upper bounds, each a power of two.
 
---watch shows them again each second until the VM ends, with what was done in
-that second; an object a line with --format json.`,
+--watch shows them again each second, with what was done in that second (/S), in
+place on a terminal, an object a line with --format json. It ends with status 0
+when the VM ends, and by Ctrl-C.`,
 	examples: []string{"microvm stats a", "microvm stats a --watch", "microvm stats a --format json"},
 	prepare: func(flags *pflag.FlagSet) runner {
 		watch := flags.Bool("watch", false, "each second until the VM ends")
@@ -71,14 +74,22 @@ func askStats(ctx context.Context, c *client.Client) (vmm.Stats, error) {
 
 // watchStats shows a VM's counts until it has ended.
 func watchStats(ctx context.Context, c *client.Client, format string, stdout io.Writer) error {
-	f, ok := stdout.(*os.File)
-	live := ok && format == "text" && term.IsTerminal(int(f.Fd()))
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	var live *inPlace
+	if f, ok := stdout.(*os.File); ok && format == "text" && term.IsTerminal(int(f.Fd())) {
+		live = &inPlace{terminal: f}
+		defer live.end()
+	}
 	tick := time.NewTicker(statsEvery)
 	defer tick.Stop()
 	var last *vmm.Stats
 	for {
 		s, err := askStats(ctx, c)
 		if err != nil {
+			if ctx.Err() != nil {
+				return nil // that is how a person ends it
+			}
 			i, gone := vmm.FindInstance(c.Instance.Name)
 			if last != nil && (errors.Is(gone, vmm.ErrNoSuchVM) || gone == nil && !i.Running) {
 				return nil
@@ -89,14 +100,15 @@ func watchStats(ctx context.Context, c *client.Client, format string, stdout io.
 			err = json.NewEncoder(stdout).Encode(s)
 		} else {
 			var text strings.Builder
-			switch {
-			case live:
-				text.WriteString("\x1b[H\x1b[J") // to the top, and all below it away
-			case last != nil:
+			if live == nil && last != nil {
 				text.WriteString("\n")
 			}
 			err = printStats(&text, s, last)
-			if err == nil {
+			switch {
+			case err != nil:
+			case live != nil:
+				err = live.show(text.String())
+			default:
 				_, err = io.WriteString(stdout, text.String())
 			}
 		}
@@ -107,7 +119,7 @@ func watchStats(ctx context.Context, c *client.Client, format string, stdout io.
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil
 		}
 	}
 }

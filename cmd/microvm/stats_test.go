@@ -35,34 +35,34 @@ func TestStatsShowWhatWasDoneAndHowFast(t *testing.T) {
 		t.Fatal(err)
 	}
 	compare(t, text.String(), `
-DEVICE              REQUESTS   BYTES     ERRORS   P50    P99    MAX
-blk0     read       300        1.2 MiB   1        <2µs   <8µs   <8µs
-blk0     flush      0          0 B       0        -      -      -
-blk0     io_uring   150
-blk0     size       4096
+DEVICE            REQUESTS  BYTES    ERRORS  P50   P99   MAX
+blk0    read      300       1.2 MiB  1       <2µs  <8µs  <8µs
+blk0    flush     0         0 B      0       -     -     -
+blk0    io_uring  150
+blk0    size      4096
 
-DEVICE   QUEUE   KICKS   CHAINS   INTERRUPTS
-blk0     0       300     300      75
+DEVICE  QUEUE  KICKS  CHAINS  INTERRUPTS
+blk0    0      300    300     75
 
-VCPU      PORT I/O EXITS   MMIO EXITS   KICKS   OTHERS
-0         300              600          3       0
+VCPU    PORT I/O EXITS  MMIO EXITS  KICKS  OTHERS
+0       300             600         3      0
 `)
 	text.Reset()
 	if err := printStats(&text, second, &first); err != nil { // 2 s later
 		t.Fatal(err)
 	}
 	compare(t, text.String(), `
-DEVICE              REQUESTS   PER SECOND   BYTES     PER SECOND   ERRORS   P50    P99    MAX
-blk0     read       300        100          1.2 MiB   400 KiB      1        <2µs   <8µs   <8µs
-blk0     flush      0          0            0 B       0 B          0        -      -      -
-blk0     io_uring   150        50
-blk0     size       4096
+DEVICE            REQUESTS  /S   BYTES    /S       ERRORS  P50   P99   MAX
+blk0    read      300       100  1.2 MiB  400 KiB  1       <2µs  <8µs  <8µs
+blk0    flush     0         0    0 B      0 B      0       -     -     -
+blk0    io_uring  150       50
+blk0    size      4096
 
-DEVICE   QUEUE   KICKS   PER SECOND   CHAINS   PER SECOND   INTERRUPTS   PER SECOND
-blk0     0       300     100          300      100          75           25
+DEVICE  QUEUE  KICKS  /S   CHAINS  /S   INTERRUPTS  /S
+blk0    0      300    100  300     100  75          25
 
-VCPU      PORT I/O EXITS   PER SECOND   MMIO EXITS   PER SECOND   KICKS   PER SECOND   OTHERS   PER SECOND
-0         300              100          600          200          3       0            0        0
+VCPU    PORT I/O EXITS  /S   MMIO EXITS  /S   KICKS  /S  OTHERS  /S
+0       300             100  600         200  3      0   0       0
 `)
 }
 
@@ -84,7 +84,7 @@ func TestStatsOfAVMThatRuns(t *testing.T) {
 	h := newHost(t)
 	vm := h.boot("a", "beat=50", "--disk", newImage(t))
 	text := h.must(0, "stats", "a").stdout
-	for _, want := range []string{"blk0     size", "1048576", "PORT I/O EXITS"} {
+	for _, want := range []string{"blk0    size", "1048576", "PORT I/O EXITS"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it lacks %q:\n%s", want, text)
 		}

@@ -14,7 +14,7 @@ import (
 // printStats writes tables of what a VM has counted; with what it had counted
 // before, or nil, also of how much that was a second since then.
 func printStats(w io.Writer, s vmm.Stats, before *vmm.Stats) error {
-	t := countTable{w: tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)}
+	t := countTable{w: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
 	if before == nil {
 		before = &vmm.Stats{}
 	} else {
@@ -53,7 +53,7 @@ func (t *countTable) head(first, second string, counts []string, words ...string
 	for _, c := range counts {
 		fmt.Fprintf(t.w, "\t%s", c)
 		if t.seconds > 0 {
-			fmt.Fprint(t.w, "\tPER SECOND")
+			fmt.Fprint(t.w, "\t/S")
 		}
 	}
 	t.end(words)
