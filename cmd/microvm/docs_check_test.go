@@ -17,7 +17,7 @@ import (
 // makeTarget: make has such targets. It prints what it would do.
 func makeTarget(line string) error {
 	for command := range strings.SplitSeq(line, ";") {
-		words, ok := strings.CutPrefix(strings.TrimSpace(command), "make ")
+		words, ok := strings.CutPrefix(strings.TrimPrefix(strings.TrimSpace(command), "sudo "), "make ")
 		if !ok {
 			continue
 		}

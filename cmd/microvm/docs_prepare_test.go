@@ -23,9 +23,6 @@ func (r *rehearsal) prepare(c call, before []call) {
 			delete(r.made, name)
 		}
 	case !c.takesVM() || name == "" || earlier("run"):
-	case c.name == "stop" && !c.said("force"):
-		r.needVM(name, "", "stop=30") // the tiny kernel has no power button: it ends by itself, in three seconds
-		delete(r.made, name)
 	case c.name == "grow":
 		r.needVM(name, "--disk root.img", "")
 	case c.name == "balloon":

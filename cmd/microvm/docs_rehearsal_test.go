@@ -103,7 +103,7 @@ func (r *rehearsal) fatalf(format string, args ...any) {
 // run makes what the line needs, and runs it.
 func (r *rehearsal) run() {
 	r.t.Helper()
-	text := r.line.text
+	text := strings.TrimSuffix(r.line.text, " &") // each is run in the background
 	for _, s := range replaced {
 		text = strings.ReplaceAll(text, s.what, strings.ReplaceAll(s.by, "{here}", r.dir))
 	}
@@ -123,6 +123,7 @@ func (r *rehearsal) run() {
 	}
 	text = hostAddress.ReplaceAllString(text, addr)
 	text = strings.ReplaceAll(text, "{port}", addr[strings.LastIndex(addr, ":")+1:])
+	text = powerButton.ReplaceAllString(text, "$0 --timeout 1ms")
 	before := r.running()
 	r.finish(r.start(host, text), calls, before)
 }
@@ -190,7 +191,7 @@ func (r *rehearsal) finish(p *shell, calls []call, before int) {
 		r.ends(p, 0)
 	case last.name == "receive":
 		addr := r.address(p)
-		if len(last.given) == 2 && last.said("console") { // for a VM without disks or cards: the next migrate goes there
+		if last.said("console") && !last.said("disk") && !last.said("net") { // the next migrate goes there
 			r.endDestination()
 			r.dest = &destination{p: p, addr: addr}
 			return
@@ -216,6 +217,8 @@ func (r *rehearsal) finish(p *shell, calls []call, before int) {
 		}
 		r.stopAll()
 		r.ends(p, 0)
+	case last.name == "stop" && !last.said("force"):
+		r.ends(p, exitTimeout)
 	default:
 		r.ends(p, 0)
 	}

@@ -13,7 +13,8 @@ import "regexp"
 var replaced = []struct{ what, by string }{
 	{"bin/microvm", "microvm"},
 	{"-m 1G", "-m 128M"},
-	{"microvm demo", "microvm demo -m 128M"}, // it touches all of it
+	{"microvm demo", "microvm demo -m 128M"},                // it touches all of it
+	{"--postcopy-bandwidth 10M", "--postcopy-bandwidth 1G"}, // slow enough for a person to break it
 	{"unix:/run/microvm/in.sock", "unix:{here}/in.sock"},
 	{"unix:/tmp/in.sock", "unix:{here}/in.sock"},
 	{"/tmp/v.sock", "{here}/v.sock"},
@@ -26,6 +27,10 @@ var replaced = []struct{ what, by string }{
 // hostAddress is the address of another host, of those that are for documents.
 var hostAddress = regexp.MustCompile(`tcp:(?:10\.0\.0\.2|192\.0\.2\.\d+|198\.51\.100\.\d+|127\.0\.0\.1):4444`)
 
+// powerButton is a stop that the guest has to obey. The tiny kernel does not: it is not waited for, and the exit status
+// says so.
+var powerButton = regexp.MustCompile(`microvm stop \w+$`)
+
 // synopsis is a line that shows a form, with words to be replaced by the reader's: its command and flags are looked up.
 var synopsis = regexp.MustCompile(`\.\.\.|\[|\b(VM|DEST|FILE|DIR|CMD|ARG|UDS|SIZE|PERCENT|NAME|UID|USER|MIB)\b`)
 
@@ -37,11 +42,12 @@ var notRun = []struct {
 	line, why string
 	check     check
 }{
-	{`^make `, "the tests are run by it, and it would build what is being tested", makeTarget},
+	{`^(sudo )?make `, "the tests are run by it, and it would build what is being tested", makeTarget},
 	{`^go run \./`, "the lab takes minutes, the benchmark hours", goProgram},
 	{`^(\S+=\S+ )*go (test|build) `, "the tests are run by it", goPackages},
 	{`^(git|cd) `, "it is about a clone of one's own", nil},
 	{`^(openssl|mkdir host|printf 'subjectAltName|printf 'extendedKeyUsage|cp ca-cert)`, "TestTheDocumentedCertificatesWork runs these, in one go", hasTest("TestTheDocumentedCertificatesWork")},
 	{`--take-back`, "it takes a destination that ended at one instant; TestAVMThatNeverRanThereIsTakenBackByHand makes that", hasTest("TestAVMThatNeverRanThereIsTakenBackByHand")},
+	{`^sudo ss -K`, "it takes a kernel with CONFIG_INET_DIAG_DESTROY, and would cut other tests' connections", nil},
 	{`^(sudo |apt-get |apt |dpkg |systemctl |journalctl |usermod |modprobe )`, "it changes the machine", nil},
 }
