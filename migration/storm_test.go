@@ -18,17 +18,18 @@ import (
 type mishap int
 
 const (
-	mishapCutAll    mishap = iota // every connection, in the middle of a message
-	mishapCutOne                  // this connection alone
-	mishapBlackHole               // nothing comes through any more, in this direction; every connection is cut a little later
-	mishapOutage                  // every connection is cut, and the next few are closed when they have come
-	mishapDelay                   // of this direction
-	mishapHold                    // this direction waits until others have gone on
-	mishapFlip                    // a byte of what is no guest page; within TLS, any
-	mishapFlipPage                // a byte of a guest page
+	mishapCutAll     mishap = iota // every connection, in the middle of a message
+	mishapCutOne                   // this connection alone
+	mishapBlackHole                // nothing comes through any more, in this direction; every connection is cut a little later
+	mishapOutage                   // every connection is cut, and the next few are closed when they have come
+	mishapDelay                    // of this direction
+	mishapHold                     // this direction waits until others have gone on
+	mishapFlip                     // a byte of what is no guest page; within TLS, any but of a record's length
+	mishapFlipPage                 // a byte of a guest page
+	mishapFlipLength               // a byte of the length of a TLS record; every connection is cut a little later
 )
 
-var mishapNames = [...]string{"cut all", "cut one", "black hole", "outage", "delay", "hold", "flip", "flip in a page"}
+var mishapNames = [...]string{"cut all", "cut one", "black hole", "outage", "delay", "hold", "flip", "flip in a page", "flip in a length"}
 
 // trouble is a mishap that happens when so many bytes have passed since the one
 // before it. mishapFlip counts bytes that are of no guest page, mishapFlipPage
@@ -36,7 +37,7 @@ var mishapNames = [...]string{"cut all", "cut one", "black hole", "outage", "del
 type trouble struct {
 	what  mishap
 	after int64
-	size  int64 // of a delay in microseconds, of a hold in bytes, of an outage in connections
+	size  int64 // of a delay, and until a cut, in microseconds, of a hold in bytes, of an outage in connections
 	flips byte
 }
 
@@ -46,20 +47,24 @@ type class int
 const (
 	ofStream class = iota // of the stream itself
 	ofPages               // of a guest page
-	ofLength              // of the length of a TLS record, which no flip touches
+	ofLength              // of the length of a TLS record
 	classes  int   = iota
 )
+
+// flipped is what each flip damages.
+var flipped = map[mishap]class{mishapFlip: ofStream, mishapFlipPage: ofPages, mishapFlipLength: ofLength}
 
 // due tells how many more bytes pass before it: as many as come if these are not
 // of the class it counts.
 func (x trouble) due(passed [classes]int64, of class) int64 {
+	counts, flips := flipped[x.what]
 	switch {
-	case x.what == mishapFlip && of == ofStream, x.what == mishapFlipPage && of == ofPages:
-		return x.after - passed[of]
-	case x.what == mishapFlip || x.what == mishapFlipPage:
+	case !flips:
+		return x.after - passed[ofStream] - passed[ofPages] - passed[ofLength]
+	case counts != of:
 		return math.MaxInt64
 	}
-	return x.after - passed[ofStream] - passed[ofPages] - passed[ofLength]
+	return x.after - passed[of]
 }
 
 func (x trouble) String() string {
@@ -247,7 +252,7 @@ func (s *storm) happen(x trouble) (goesOn bool) {
 		s.mu.Unlock()
 		s.cutAll()
 		return false
-	case mishapBlackHole:
+	case mishapBlackHole, mishapFlipLength:
 		time.Sleep(time.Duration(x.size) * time.Microsecond)
 		s.cutAll()
 		return false
@@ -317,8 +322,9 @@ func (f *framer) String() string {
 }
 
 // class is that of the bytes that are left of this stage. To damage the length of
-// a record has the reader wait for bytes that do not come, which is what a black
-// hole does: that one is ended, in a storm, as it is by TCP's timeouts.
+// a record may have the reader wait for bytes that do not come: a black hole for
+// what comes after, which in a storm is ended a little later, as it is by TCP's
+// timeouts.
 func (f *framer) class() class {
 	switch f.stage {
 	case stagePages:
@@ -386,7 +392,10 @@ func drawTroubles(rng *rand.Rand, secure bool) (from outbreak, list []trouble) {
 		x := trouble{what: mishap(rng.IntN(int(mishapFlip)))}
 		if flips && rng.IntN(2) == 0 {
 			x.what = mishapFlip
-			if rng.IntN(4) == 0 && !secure {
+			switch at := rng.IntN(4); {
+			case secure && at < 2:
+				x.what = mishapFlipLength
+			case !secure && at == 0:
 				x.what = mishapFlipPage
 			}
 			x.flips = byte(1 + rng.IntN(255))
@@ -396,6 +405,9 @@ func drawTroubles(rng *rand.Rand, secure bool) (from outbreak, list []trouble) {
 		switch x.what {
 		case mishapFlip:
 			most = min(most, 12)
+		case mishapFlipLength:
+			most = min(most, 7)
+			x.size = rng.Int64N(5000)
 		case mishapDelay, mishapBlackHole:
 			x.size = rng.Int64N(5000)
 		case mishapHold:
