@@ -20,6 +20,8 @@ type ArrivalOptions struct {
 	Vsock   string      // the path of its vsock device on this host; empty is in its state directory
 	Logger  *slog.Logger
 	Events  *migration.EventLog // nil: none are kept
+	// SocketGroup may use the VM besides its owner, if not empty: see StateDir.Share.
+	SocketGroup string
 	// Recover is how long to wait for a source whose connections broke, 0
 	// not at all.
 	Recover time.Duration
@@ -116,7 +118,12 @@ func (a *Arrival) open(name string) error {
 	if err != nil {
 		return err
 	}
-	a.Server, err = Listen(dir, a.o.Console, a.o.Logger)
+	if a.o.SocketGroup != "" {
+		err = dir.Share(a.o.SocketGroup)
+	}
+	if err == nil {
+		a.Server, err = Listen(dir, a.o.Console, a.o.Logger)
+	}
 	if err != nil {
 		return errors.Join(err, dir.Release(ExitStatus{Code: ExitError, Reason: err.Error()}, nil))
 	}

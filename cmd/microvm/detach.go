@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -35,9 +36,9 @@ type launchReport struct {
 
 // runDetached starts the child with this process's own command line, and
 // returns when it says that the VM runs, or why not.
-func runDetached(config vmm.Config, stdout io.Writer) error {
+func runDetached(config vmm.Config, o sessionOptions, stdout io.Writer) error {
 	if path, child := os.LookupEnv(detachedEnv); child {
-		return runAsChild(path, config)
+		return runAsChild(path, config, o)
 	}
 	dir, err := vmm.OpenStateDir(config.Name)
 	if err != nil {
@@ -68,10 +69,14 @@ func launch(dir *vmm.StateDir, config vmm.Config) (launchReport, error) {
 	}
 	defer r.Close()
 	child := exec.Command("/proc/self/exe", append(os.Args[1:], "--name", config.Name)...)
-	child.Env = append(os.Environ(), detachedEnv+"="+dir.File().Name())
+	// The child leaves the working directory, from which a path may have been said.
+	child.Env = append(os.Environ(), detachedEnv+"="+dir.File().Name(), vmm.StateDirEnv+"="+filepath.Dir(dir.Path))
 	child.Stdout, child.Stderr = log, log
 	child.ExtraFiles = []*os.File{detachedLock - 3: dir.File(), detachedPipe - 3: w}
 	child.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+	if err := closeOnExec(); err != nil {
+		return launchReport{}, err
+	}
 	err = child.Start()
 	w.Close()
 	if err != nil {
@@ -86,8 +91,23 @@ func launch(dir *vmm.StateDir, config vmm.Config) (launchReport, error) {
 	return report, nil
 }
 
+// closeOnExec keeps what this process was passed, by a shell for instance, from
+// whatever it starts: a pipe that the VM held open would have its reader wait.
+func closeOnExec() error {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("which files are open: %w", err)
+	}
+	for _, e := range fds {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}
+
 // runAsChild is the VM's process.
-func runAsChild(pidFile string, config vmm.Config) error {
+func runAsChild(pidFile string, config vmm.Config, o sessionOptions) error {
 	os.Unsetenv(detachedEnv)
 	unix.CloseOnExec(detachedLock)
 	unix.CloseOnExec(detachedPipe)
@@ -103,8 +123,12 @@ func runAsChild(pidFile string, config vmm.Config) error {
 		tell(launchReport{Status: exitFailure, Error: err.Error()})
 		return err
 	}
+	// Every path is absolute by now: no file system is kept from being unmounted.
+	if err := os.Chdir("/"); err != nil {
+		slog.Warn("this process keeps its working directory", "err", err)
+	}
 	runs := false
-	err = runIn(context.Background(), dir, config, func() {
+	err = runIn(context.Background(), dir, config, o, func() {
 		runs = true
 		tell(launchReport{})
 	})

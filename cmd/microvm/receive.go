@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -89,6 +91,7 @@ nor within --timeout.`,
 		flags.IntVar(&connections, "max-connections", migration.MaxConnections, "over how many connections the source may spread memory")
 		var vsock string
 		flags.StringVar(&vsock, "vsock", "", "`path` of the unix socket of the VM's vsock device on this host (default in its state directory)")
+		options := addSessionFlags(flags)
 		var disks []string
 		var netTexts []string
 		flags.StringArrayVar(&netTexts, "net", nil, "the VM's next network card's `side` on this host: tap=auto|NAME[,bridge=NAME][,owner=UID] or fd=N; may be repeated")
@@ -100,11 +103,13 @@ nor within --timeout.`,
 				return err
 			}
 			show, err := newProgress(progress, os.Stderr)
-			if err != nil {
+			if err := errors.Join(err, options.check()); err != nil {
 				return err
 			}
 			if listen == "" {
-				return usagef("--listen is missing: tcp:HOST:PORT, unix:PATH or fd:N")
+				if listen = passedSocket(); listen == "" {
+					return usagef("--listen is missing: tcp:HOST:PORT, unix:PATH or fd:N")
+				}
 			}
 			addr, err := migration.ParseListenAddress(listen)
 			if err != nil {
@@ -155,7 +160,7 @@ nor within --timeout.`,
 				return err
 			}
 			defer ln.Close()
-			r := &reception{session: newSession(mode), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks, nets: nets, vsock: vsock, tls: secure, show: show}
+			r := &reception{session: newSession(mode, *options), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks, nets: nets, vsock: vsock, tls: secure, show: show}
 			if events != "" {
 				w, err := openEvents(events, stdout)
 				if err != nil {
@@ -187,11 +192,23 @@ type reception struct {
 	show        progress
 }
 
+// passedSocket is how --listen names the first socket that a service manager has
+// passed: sd_listen_fds(3). It is empty if there is none.
+func passedSocket() string {
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) || os.Getenv("LISTEN_FDS") != "1" {
+		return ""
+	}
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		os.Unsetenv(name)
+	}
+	return "fd:3"
+}
+
 // hugepagesHere are the values of --hugepages.
 var hugepagesHere = map[string]*bool{"same": nil, "on": new(true), "off": new(false)}
 
 func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
-	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, Disks: r.disks, Nets: r.nets, Vsock: r.vsock, Hugepages: r.hugepages, MaxConnections: r.connections, TLS: r.tls, Events: r.events})
+	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Recover: r.recover, Disks: r.disks, Nets: r.nets, Vsock: r.vsock, Hugepages: r.hugepages, MaxConnections: r.connections, TLS: r.tls, Events: r.events, SocketGroup: r.session.group})
 	if err != nil {
 		return err
 	}
@@ -199,7 +216,12 @@ func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) 
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(signals)
-	fmt.Fprintln(stdout, migration.ListenAddress(ln))
+	addr := migration.ListenAddress(ln).String()
+	fmt.Fprintln(stdout, addr)
+	waiting, arrived := context.WithCancel(ctx)
+	defer arrived()
+	r.session.manager.ready("waits for a VM at " + addr)
+	r.session.manager.follow(waiting, func(context.Context) (vmStatus, error) { return vmStatus{text: "waits for a VM at " + addr}, nil })
 	if r.events != nil {
 		defer r.writer.follow(r.events)()
 	}
@@ -208,7 +230,9 @@ func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) 
 	received := make(chan error, 1)
 	go func() { received <- a.Receive(ctx, ln) }()
 	vm, err := r.await(a, signals, received)
+	arrived()
 	if vm == nil {
+		r.session.manager.stopping("no VM has come")
 		return err
 	}
 	if r.session.stdio {
@@ -228,6 +252,12 @@ func (r *reception) serve(ctx context.Context, a *vmm.Arrival, vm *vmm.VM, recei
 		slog.Error("no console on this terminal", "error", err)
 		detach = func() {}
 	}
+	r.session.follow(ctx, vm, func() string {
+		if s := a.Status(); s.Phase == migration.PhaseRunning || s.Phase == migration.PhasePaused {
+			return fmt.Sprintf("arriving: %s, %s left", s.Phase, bytesText(s.PagesLeft*pageSize))
+		}
+		return ""
+	})
 	served := a.Server.Serve(ctx, vm, func() error { return nil })
 	detach()
 	if err := <-received; err != nil {

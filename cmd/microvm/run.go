@@ -77,6 +77,9 @@ error; registers on stderr); 34 its kernel panicked.`,
 			if err := noArguments(args); err != nil {
 				return err
 			}
+			if err := f.session.check(); err != nil {
+				return err
+			}
 			said, err := f.assemble()
 			if err != nil {
 				return err
@@ -89,26 +92,31 @@ error; registers on stderr); 34 its kernel panicked.`,
 			case f.print:
 				return printJSON(stdout, said)
 			case f.detach:
-				return runDetached(config, stdout)
+				return runDetached(config, *f.session, stdout)
 			}
-			return run(ctx, config)
+			return run(ctx, config, *f.session)
 		}
 	},
 }
 
 // run boots a VM and shows it until it ends.
-func run(ctx context.Context, config vmm.Config) error {
+func run(ctx context.Context, config vmm.Config, o sessionOptions) error {
 	dir, err := vmm.OpenStateDir(config.Name)
 	if err != nil {
 		return err
 	}
-	return runIn(ctx, dir, config, func() {})
+	return runIn(ctx, dir, config, o, func() {})
 }
 
 // runIn boots a VM whose state directory is open already. running is called
 // once it runs.
-func runIn(ctx context.Context, dir *vmm.StateDir, config vmm.Config, running func()) error {
-	s := newSession(config.Console)
+func runIn(ctx context.Context, dir *vmm.StateDir, config vmm.Config, o sessionOptions, running func()) error {
+	s := newSession(config.Console, o)
+	if o.group != "" {
+		if err := dir.Share(o.group); err != nil {
+			return dirFailed(dir, err)
+		}
+	}
 	server, err := vmm.Listen(dir, s.console, slog.Default())
 	if err != nil {
 		return dirFailed(dir, err)
@@ -129,6 +137,8 @@ func runIn(ctx context.Context, dir *vmm.StateDir, config vmm.Config, running fu
 			return err
 		}
 		running()
+		s.manager.ready(vm.State().String())
+		s.follow(ctx, vm, func() string { return "" })
 		return nil
 	})
 	detach()

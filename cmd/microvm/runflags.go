@@ -19,6 +19,8 @@ type runFlags struct {
 	disks, nets    []string
 	balloon, vsock string
 
+	session *sessionOptions
+
 	detach bool
 	file   string
 	print  bool
@@ -41,6 +43,7 @@ func newRunFlags(flags *pflag.FlagSet) *runFlags {
 	flags.StringVar(&f.vsock, "vsock", "", "`cid=N[,path=UDS]` of a vsock device")
 	flags.StringVar(&f.balloon, "balloon", "", "`size` of a memory balloon, with options: SIZE[,deflate-on-oom][,free-page-reporting]")
 	flags.BoolVar(&f.said.RNG, "rng", false, "give the guest a source of random bytes")
+	f.session = addSessionFlags(flags)
 	flags.StringVar(&f.file, "config", "", "`file` with a VM's config in JSON; other flags go before what it says")
 	flags.BoolVar(&f.print, "print-config", false, "print the config as JSON, and run nothing")
 	return f

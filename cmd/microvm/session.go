@@ -10,32 +10,61 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"time"
 
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"microvm/devices/console"
 	"microvm/vmm"
+	"microvm/vmm/client"
 )
 
 // A session is a VM's process as its user sees it: the terminal, the signals,
 // the exit status. run and receive share it.
 type session struct {
+	sessionOptions
 	console *vmm.Console // nil with --console off
 	stdio   bool
 	kill    func(*vmm.VM) // what a second signal does
+	manager *notifier
+}
+
+// sessionOptions are what run and receive have in common of this host's side.
+type sessionOptions struct {
+	log   *logOptions
+	group string // that may use the VM's sockets, or empty
+	// grace is how long the guest may take to power off after the first signal,
+	// 0 for none: the power is cut.
+	grace time.Duration
+}
+
+func addSessionFlags(flags *pflag.FlagSet) *sessionOptions {
+	o := &sessionOptions{}
+	flags.StringVar(&o.group, "socket-group", "", "a `group` whose members may use the VM: its API, its console and its log")
+	flags.DurationVar(&o.grace, "stop-timeout", 0, "at a signal, press the guest's power button and give it so long before the power is cut (default: cut it at once)")
+	o.log = addLogFlags(flags)
+	return o
+}
+
+// check refuses what makes no sense.
+func (o *sessionOptions) check() error {
+	if o.grace < 0 {
+		return usagef("--stop-timeout %v: has to be 0 or more", o.grace)
+	}
+	return o.log.check()
 }
 
 // newSession prepares for --console mode.
-func newSession(mode string) *session {
-	s := &session{kill: (*vmm.VM).Stop}
+func newSession(mode string, o sessionOptions) *session {
+	s := &session{sessionOptions: o, kill: (*vmm.VM).Stop}
 	makeRoom()
+	// What is logged while the terminal is raw has to look right.
+	o.log.start(mode == vmm.ConsoleStdio && term.IsTerminal(int(os.Stdin.Fd())))
+	s.manager = newNotifier()
 	switch mode {
 	case vmm.ConsoleStdio:
-		if term.IsTerminal(int(os.Stdin.Fd())) {
-			// What is logged while the terminal is raw has to look right.
-			slog.SetDefault(slog.New(slog.NewTextHandler(lineEnds{os.Stderr}, nil)))
-		}
 		s.console, s.stdio = vmm.NewConsole(os.Stdout), true
 	case vmm.ConsoleSocket:
 		s.console = vmm.NewConsole(nil)
@@ -60,8 +89,9 @@ func (s *session) attach(ctx context.Context, vm *vmm.VM) (detach func(), err er
 			return nil, err
 		}
 	}
-	stop := handleSignals(vm, s.kill)
+	stop := s.handleSignals(vm)
 	return func() {
+		s.manager.stopping("the VM has ended")
 		stop()
 		restore()
 	}, nil
@@ -103,18 +133,32 @@ func (s *session) attachTerminal(ctx context.Context, vm *vmm.VM) (restore func(
 	}, nil
 }
 
-// handleSignals ends the VM at SIGINT, SIGTERM and SIGHUP: the first powers it
-// off, the others kill it. What it returns stops that.
-func handleSignals(vm *vmm.VM, kill func(*vmm.VM)) (stop func()) {
+// follow tells the service manager how the VM does until ctx ends. arriving is what
+// there is to say of that, empty once it is here.
+func (s *session) follow(ctx context.Context, vm *vmm.VM, arriving func() string) {
+	if s.manager == nil {
+		return
+	}
+	i, err := vmm.FindInstance(vm.Name())
+	if err != nil {
+		slog.Error("the service manager will not hear how the VM does", "err", err)
+		return
+	}
+	s.manager.follow(ctx, askVM(client.New(i), arriving))
+}
+
+// handleSignals ends the VM at SIGINT, SIGTERM and SIGHUP: the first stops it, the
+// others kill it. What it returns stops that.
+func (s *session) handleSignals(vm *vmm.VM) (stop func()) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	go func() {
 		first := true
 		for range signals {
 			if first {
-				go powerOff(vm)
+				go s.stop(vm)
 			} else {
-				go kill(vm)
+				go s.kill(vm)
 			}
 			first = false
 		}
@@ -124,6 +168,46 @@ func handleSignals(vm *vmm.VM, kill func(*vmm.VM)) (stop func()) {
 		close(signals)
 	}
 }
+
+// stop has the guest power off, if it is given time for that, and then ends the VM.
+func (s *session) stop(vm *vmm.VM) {
+	s.manager.toEnd()
+	if s.grace > 0 && vm.PressPowerButton() == nil {
+		s.manager.stopping("the guest powers off")
+		select {
+		case <-vm.Done():
+			return
+		case <-time.After(s.grace):
+			slog.Warn("the guest has not powered off, its power is cut", "vm", vm.Name(), "after", s.grace)
+		}
+	}
+	if s.manager == nil {
+		powerOff(vm)
+		return
+	}
+	// A service manager asks once, and later kills: the VM ends as soon as that
+	// does not end it on another host too.
+	for refused := false; ; refused = true {
+		err := vm.PowerOff()
+		var state *vmm.StateError
+		if !errors.As(err, &state) || state.State == vmm.StateMigrated || state.State == vmm.StateStopped {
+			return
+		}
+		if !refused {
+			slog.Warn("not stopped yet", "err", err)
+		}
+		select {
+		case <-time.After(stopEvery):
+		case <-vm.Done():
+			return
+		case <-vm.Lost():
+			return
+		}
+	}
+}
+
+// stopEvery is how often it is tried to stop a VM that is between two hosts.
+const stopEvery = 100 * time.Millisecond
 
 // powerOff ends the VM unless that would end it on another host too.
 func powerOff(vm *vmm.VM) {
