@@ -65,7 +65,8 @@ type acceptor struct {
 	log      *slog.Logger
 	limit    int                // of connections for bulk
 	tls      func() *tls.Config // nil: without
-	sessions chan *session      // holds one: the newest that nobody has taken yet
+	answers  answers
+	sessions chan *session // holds one: the newest that nobody has taken yet
 
 	mu     sync.Mutex
 	id     wire.ID
@@ -124,7 +125,7 @@ func (a *acceptor) greet(c net.Conn) error {
 		s, err := secureAccept(c, a.tls)
 		if err != nil {
 			if errors.As(err, new(tls.RecordHeaderError)) {
-				refuse(c, errors.New("TLS is needed here: migrate with --tls-dir"))
+				refuse(c, errors.New(needsTLS))
 			}
 			why, _ := destinationSideTLS.explain(err)
 			return why
@@ -144,12 +145,24 @@ func (a *acceptor) greet(c net.Conn) error {
 		refuse(c, err)
 		return err
 	}
+	if h.Role == wire.RoleProbe {
+		return a.probed(c, h)
+	}
 	if err := a.admit(c, h); err != nil {
 		refuse(c, err)
 		return err
 	}
 	return nil
 }
+
+// By these words a source knows what it is refused for: see unanswered.
+const (
+	needsTLS      = "TLS is needed here: migrate with --tls-dir"
+	otherVersions = "the peer speaks versions"
+	unknownRole   = "is unknown to this version"
+)
+
+var errUnderWay = errors.New("a migration is under way here already; only one VM can be received at a time")
 
 // refuse tells the peer why. That it cannot be told is no further problem.
 func refuse(c net.Conn, why error) {
@@ -218,12 +231,20 @@ func (a *acceptor) judge(h wire.Hello) error {
 		return fmt.Errorf("%s channel %d: there is only number 0", h.Role, h.Index)
 	case h.Role != wire.RoleMain:
 		return a.judgeFollower(h)
-	case int(h.Multi) > a.limit:
-		return fmt.Errorf("the source spreads memory over %d connections, this side takes at most %d: use fewer there (migrate --connections), or allow more here (receive --max-connections)", h.Multi, a.limit)
+	case a.judgeMulti(h) != nil:
+		return a.judgeMulti(h)
 	case h.Resume && !(a.begun && h.ID == a.id):
 		return errors.New("no migration of that id is under way here")
 	case !h.Resume && (a.begun || a.half != nil):
-		return errors.New("a migration is under way here already; only one VM can be received at a time")
+		return errUnderWay
+	}
+	return nil
+}
+
+// judgeMulti refuses more connections for bulk than this side takes.
+func (a *acceptor) judgeMulti(h wire.Hello) error {
+	if int(h.Multi) > a.limit {
+		return fmt.Errorf("the source spreads memory over %d connections, this side takes at most %d: use fewer there (migrate --connections), or allow more here (receive --max-connections)", h.Multi, a.limit)
 	}
 	return nil
 }

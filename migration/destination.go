@@ -27,6 +27,8 @@ type DestinationOptions struct {
 	// RAM; 0 is as many as there can be.
 	MaxConnections int
 	TLS            func() *tls.Config // for every channel, see [DestinationTLS]; nil: without
+	Check          Checker            // answers probes; nil: they are refused
+	Program        string             // this program's version, which probes are told
 	Log            *slog.Logger       // nil: nothing is logged
 	Events         *EventLog          // of this migration alone; nil: none are kept
 }
@@ -161,6 +163,7 @@ func (d *Destination) Receive(ctx context.Context, ln net.Listener) (err error) 
 		}
 	})()
 	acc := newAcceptor(d.log, d.opt.MaxConnections, d.opt.TLS)
+	acc.answers = newAnswers(d.opt.Program, d.opt.Check)
 	var accepting sync.WaitGroup
 	accepting.Go(func() { acc.serve(ln) })
 	defer accepting.Wait()

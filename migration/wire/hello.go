@@ -18,6 +18,7 @@ const (
 	RoleMain   Role = 1 // control, bulk RAM, and the return path
 	RoleUrgent Role = 2 // only pages that somebody waits for
 	RoleMulti  Role = 3 // bulk RAM and device states, instead of on main
+	RoleProbe  Role = 4 // of no migration: what would stop one is asked
 )
 
 // MaxMulti is how many multi channels a migration may have.
@@ -31,6 +32,8 @@ func (r Role) String() string {
 		return "urgent"
 	case RoleMulti:
 		return "multi"
+	case RoleProbe:
+		return "probe"
 	}
 	return fmt.Sprintf("role %d", uint8(r))
 }

@@ -21,6 +21,7 @@ const (
 	ReturnRecvBitmap
 	ReturnResumeAck
 	ReturnPageSizes
+	ReturnFindings
 )
 
 // returns says for each return-path type its name and the shortest and longest
@@ -39,6 +40,7 @@ var returns = map[ReturnType]struct {
 	ReturnRecvBitmap: {"RECV_BITMAP", 10, 9 + maxName + MaxBitmapPages/8},
 	ReturnResumeAck:  {"RESUME_ACK", 4, 4},
 	ReturnPageSizes:  {"PAGE_SIZES", 8, 8 * MaxBlocks},
+	ReturnFindings:   {"FINDINGS", 2, MaxReturnBody},
 }
 
 func (t ReturnType) String() string {
