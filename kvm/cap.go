@@ -1,10 +1,6 @@
 package kvm
 
-import (
-	"fmt"
-
-	gokvm "github.com/bobuhiro11/gokvm/kvm"
-)
+import gokvm "github.com/bobuhiro11/gokvm/kvm"
 
 // Cap is a KVM_CAP_* number of linux/kvm.h: something a kernel may or may not
 // offer, and often a number that goes with it. Any value may be asked for.
@@ -50,12 +46,4 @@ var required = []Cap{
 	CapIRQRouting, CapIRQFD, CapPIT2, CapPITState2, CapIOEventFD, CapSetIdentityMapAddr,
 	CapAdjustClock, CapVCPUEvents, CapDebugRegs, CapXSave, CapXCRs, CapGetTSCKHz,
 	CapKVMClockCtrl, CapSignalMSI, CapImmediateExit,
-}
-
-// String gives gokvm's name for the capability and its number.
-func (c Cap) String() string {
-	if g := gokvm.Capability(c); Cap(g) == c {
-		return fmt.Sprintf("%v (%d)", g, uint32(c))
-	}
-	return fmt.Sprintf("capability %d", uint32(c))
 }

@@ -24,23 +24,31 @@ type System struct {
 func Open() (*System, error) { return openDevice(device) }
 
 func openDevice(path string) (*System, error) {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return nil, fmt.Errorf("open %s: %w; load kvm_intel or kvm_amd (modprobe), and see that "+
-			"virtualization is on in the firmware, or nested virtualization in the hypervisor", path, err)
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return nil, fmt.Errorf("open %s: %w; add yourself to the group that owns it (usually kvm), or run as root", path, err)
-	case err != nil:
-		return nil, fmt.Errorf("open %s: %w", path, err)
+	fd, err := openFile(path)
+	if err != nil {
+		return nil, err
 	}
-
 	s := &System{fd: fd}
 	if err := s.check(); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return s, nil
+}
+
+// openFile says what to do if it cannot open the device.
+func openFile(path string) (fd int, err error) {
+	fd, err = unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return -1, fmt.Errorf("open %s: %w; load kvm_intel or kvm_amd (modprobe), and see that "+
+			"virtualization is on in the firmware, or nested virtualization in the hypervisor", path, err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return -1, fmt.Errorf("open %s: %w; add yourself to the group that owns it (usually kvm), or run as root", path, err)
+	case err != nil:
+		return -1, fmt.Errorf("open %s: %w", path, err)
+	}
+	return fd, nil
 }
 
 func (s *System) check() error {

@@ -69,8 +69,8 @@ func TestNames(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
 		{ExitMMIO.String(), "MMIO"},
 		{ExitReason(77).String(), "exit reason 77"},
-		{CapXSave2.String(), "CapXSave2 (208)"},
-		{Cap(1000).String(), "capability 1000"},
+		{CapXSave2.String(), "KVM_CAP_XSAVE2"},
+		{Cap(1000).String(), "KVM capability 1000"},
 	} {
 		if c.got != c.want {
 			t.Errorf("got %q, want %q", c.got, c.want)

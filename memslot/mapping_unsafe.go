@@ -123,9 +123,7 @@ func explain(err error, size uint64, kind Backing) error {
 		return fmt.Errorf("mmap: %w", err)
 	}
 	if kind == Hugetlb {
-		const pool = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
-		need, nr := size/hugePage, readCount(pool+"nr_hugepages")
-		free := readCount(pool+"free_hugepages") - min(readCount(pool+"resv_hugepages"), readCount(pool+"free_hugepages"))
+		need, nr, free := hugePool(size)
 		return fmt.Errorf("mmap: %w: needs %d pages of 2 MiB, the host has %d and %d are free; reserve more: sysctl vm.nr_hugepages=%d",
 			err, need, nr, free, nr+need-min(need, free))
 	}

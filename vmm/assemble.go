@@ -19,14 +19,7 @@ const ramBlock = "ram"
 // assemble builds the machine: all of it but what its memory holds. Its vCPU
 // threads are there and wait.
 func assemble(ctx context.Context, config Config, state State, o Options) (*VM, error) {
-	vm := &VM{
-		config: config,
-		log:    o.logger().With("vm", config.Name),
-		state:  state,
-		cpus:   newCPUSet(nil),
-		done:   make(chan struct{}),
-		lost:   make(chan struct{}),
-	}
+	vm := empty(config, state, o)
 	for _, step := range []func() error{
 		vm.openKVM,
 		vm.addMemory,
@@ -45,6 +38,18 @@ func assemble(ctx context.Context, config Config, state State, o Options) (*VM, 
 		go vm.typeInput(typing, o.Console)
 	}
 	return vm, nil
+}
+
+// empty is a VM that has nothing yet, and can be closed.
+func empty(config Config, state State, o Options) *VM {
+	return &VM{
+		config: config,
+		log:    o.logger().With("vm", config.Name),
+		state:  state,
+		cpus:   newCPUSet(nil),
+		done:   make(chan struct{}),
+		lost:   make(chan struct{}),
+	}
 }
 
 // openKVM makes the VM and what has to be there before its first vCPU.
@@ -104,6 +109,16 @@ func (vm *VM) addMemory() error {
 // addCPUs makes the vCPUs. What their CPUID says comes later: from this host
 // in boot, from the other one by its machineConfig.
 func (vm *VM) addCPUs() error {
+	if err := vm.checkCPUCount(); err != nil {
+		return err
+	}
+	if err := vm.makeCPUs(vm.config.CPUs); err != nil {
+		return err
+	}
+	return vm.deferAcks()
+}
+
+func (vm *VM) checkCPUCount() error {
 	limit, err := vm.kvm.Capability(kvm.CapMaxVCPUs)
 	if err != nil {
 		return err
@@ -111,7 +126,12 @@ func (vm *VM) addCPUs() error {
 	if vm.config.CPUs > limit {
 		return fmt.Errorf("%d vCPUs: KVM on this host takes at most %d in a VM", vm.config.CPUs, limit)
 	}
-	for i := range vm.config.CPUs {
+	return nil
+}
+
+// makeCPUs makes the first n, and asks how fast their clocks run.
+func (vm *VM) makeCPUs(n int) error {
+	for i := range n {
 		cpu, err := vm.kvm.CreateVCPU(i)
 		if err != nil {
 			return err
@@ -119,7 +139,7 @@ func (vm *VM) addCPUs() error {
 		vm.cpus.cpus = append(vm.cpus.cpus, &vcpu{kvm: cpu, vm: vm, set: vm.cpus, pio: &vm.pio, mmio: &vm.mmio, acks: &vm.acks})
 	}
 	vm.tscKHz = vm.cpus.cpus[0].kvm.TSCKHz()
-	return vm.deferAcks()
+	return nil
 }
 
 // addDevices puts the devices on the port bus and lists what is to be saved.

@@ -147,6 +147,10 @@ type machineConfig struct {
 	Devices []deviceConfig `json:"devices"`
 	// DiskSizes are the disks' capacities in bytes.
 	DiskSizes []uint64 `json:"disk_sizes,omitempty"`
+	// Sample: this is no VM that is to move, but one like those that its host
+	// starts, of which a probe asks. Its disks, network cards and vsock device
+	// are not known.
+	Sample bool `json:"sample,omitempty"`
 }
 
 type blockConfig struct {

@@ -190,9 +190,14 @@ func (vm *VM) checkDisks(c machineConfig) error {
 	}
 	var errs []error
 	for i, d := range vm.disks {
-		if have := d.blk.Bytes(); have < c.DiskSizes[i] {
-			errs = append(errs, fmt.Errorf("disk %s has %d bytes here, and the guest's disk %d", d.blk.Image().Path(), have, c.DiskSizes[i]))
-		}
+		errs = append(errs, checkDiskSize(d.blk.Image().Path(), d.blk.Bytes(), c.DiskSizes[i]))
 	}
 	return errors.Join(errs...)
+}
+
+func checkDiskSize(path string, have, need uint64) error {
+	if have < need {
+		return fmt.Errorf("disk %s has %d bytes here, and the guest's disk %d", path, have, need)
+	}
+	return nil
 }

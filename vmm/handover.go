@@ -16,14 +16,26 @@ import "errors"
 func (vm *VM) Depart() error {
 	vm.control.Lock()
 	defer vm.control.Unlock()
-	if vm.departing {
-		return &StateError{VM: vm.config.Name, Command: CommandMigrate, State: vm.State(), Migrating: true}
-	}
-	if err := vm.allowed(CommandMigrate); err != nil {
+	if err := vm.mayDepart(); err != nil {
 		return err
 	}
 	vm.departing, vm.pausedBefore = true, vm.State() == StatePaused
 	return nil
+}
+
+// MayDepart says what Depart would refuse.
+func (vm *VM) MayDepart() error {
+	vm.control.Lock()
+	defer vm.control.Unlock()
+	return vm.mayDepart()
+}
+
+// mayDepart does it. control is held.
+func (vm *VM) mayDepart() error {
+	if vm.departing {
+		return &StateError{VM: vm.config.Name, Command: CommandMigrate, State: vm.State(), Migrating: true}
+	}
+	return vm.allowed(CommandMigrate)
 }
 
 // Stay ends a migration that came to nothing. The VM is as Resume, or the

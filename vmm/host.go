@@ -68,18 +68,27 @@ func checkMemory(need uint64, hugepages bool) error {
 	if hugepages {
 		return nil // the pool is asked when the block is mapped
 	}
-	meminfo, err := os.ReadFile("/proc/meminfo")
+	available, err := AvailableMemory()
 	if err != nil {
 		return err
-	}
-	available, err := memAvailable(meminfo)
-	if err != nil {
-		return fmt.Errorf("/proc/meminfo: %w", err)
 	}
 	if need > available {
 		return fmt.Errorf("the guest has %d MiB of memory, this host has %d MiB available", need>>20, available>>20)
 	}
 	return nil
+}
+
+// AvailableMemory is how many bytes this host could give a guest now.
+func AvailableMemory() (uint64, error) {
+	meminfo, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	available, err := memAvailable(meminfo)
+	if err != nil {
+		return 0, fmt.Errorf("/proc/meminfo: %w", err)
+	}
+	return available, nil
 }
 
 // memAvailable finds, in the form of /proc/meminfo, how many bytes can be had

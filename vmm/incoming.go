@@ -23,13 +23,22 @@ func (vm *VM) Config() ([]byte, error) {
 
 		DiskSizes: vm.diskSizes(),
 	}
-	for _, b := range vm.Blocks() {
-		c.Blocks = append(c.Blocks, blockConfig{Name: b.Name(), Size: b.Size()})
-	}
-	for _, d := range vm.snapshotters {
-		c.Devices = append(c.Devices, deviceConfig{ID: d.ID(), Version: d.Version()})
-	}
+	c.Blocks, c.Devices = vm.blockConfigs(), vm.deviceConfigs()
 	return json.Marshal(c)
+}
+
+func (vm *VM) blockConfigs() (blocks []blockConfig) {
+	for _, b := range vm.Blocks() {
+		blocks = append(blocks, blockConfig{Name: b.Name(), Size: b.Size()})
+	}
+	return blocks
+}
+
+func (vm *VM) deviceConfigs() (devices []deviceConfig) {
+	for _, d := range vm.snapshotters {
+		devices = append(devices, deviceConfig{ID: d.ID(), Version: d.Version()})
+	}
+	return devices
 }
 
 // NewIncoming builds the machine that another host's Config describes, paused
@@ -39,6 +48,9 @@ func NewIncoming(ctx context.Context, configJSON []byte, o Options) (*VM, error)
 	c, err := parseMachine(configJSON)
 	if err != nil {
 		return nil, fmt.Errorf("incoming VM: %w", err)
+	}
+	if c.Sample {
+		return nil, errors.New("incoming VM: the machine config is a sample, of which one can only ask what would stop it")
 	}
 	if o.Name != "" {
 		c.VM.Name = o.Name
@@ -71,14 +83,14 @@ func incoming(ctx context.Context, c machineConfig, o Options) (*VM, error) {
 	}
 	vm, err := assemble(ctx, c.VM, StateIncoming, o)
 	if c.VM.Hugepages && errors.Is(err, unix.ENOMEM) {
-		return nil, fmt.Errorf("%w; or take the VM in on other pages: microvm receive --hugepages off", err)
+		return nil, offerOtherPages(err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	vm.heldByUser = c.Paused
 	vm.cpuid = c.CPUID
-	if err := errors.Join(vm.checkCPU(c), vm.checkBlocks(c), vm.checkDevices(c), vm.checkDisks(c)); err != nil {
+	if err := errors.Join(vm.checkCPU(c), checkBlocks(c, vm.blockConfigs()), checkDevices(c, vm.deviceConfigs()), vm.checkDisks(c)); err != nil {
 		return nil, errors.Join(err, vm.Close())
 	}
 	vm.tscKHz = c.TSCKHz
@@ -90,6 +102,11 @@ func incoming(ctx context.Context, c machineConfig, o Options) (*VM, error) {
 		}
 	}
 	return vm, nil
+}
+
+// offerOtherPages adds another remedy to a want of huge pages.
+func offerOtherPages(err error) error {
+	return fmt.Errorf("%w; or take the VM in on other pages: microvm receive --hugepages off", err)
 }
 
 // maxCPUIDEntries bounds what a source may ask for; KVM takes no more.
@@ -123,40 +140,44 @@ func parseMachine(b []byte) (machineConfig, error) {
 // checkCPU compares what the guest was told of its processor with what this
 // host's can do.
 func (vm *VM) checkCPU(c machineConfig) error {
+	return errors.Join(vm.checkFeatures(c), vm.checkTSC(c.TSCKHz))
+}
+
+// checkFeatures compares the features, by name.
+func (vm *VM) checkFeatures(c machineConfig) error {
 	have, err := vm.hostCPUID(0, c.TSCKHz)
 	if err != nil {
 		return err
 	}
 	if missing := guest.CompareCPUID(c.CPUID, have); len(missing) > 0 {
-		err = fmt.Errorf("this host's processor lacks %s, which the guest was started with", strings.Join(missing, ", "))
+		return fmt.Errorf("this host's processor lacks %s, which the guest was started with", strings.Join(missing, ", "))
 	}
-	return errors.Join(err, vm.checkTSC(c.TSCKHz))
+	return nil
 }
 
-// checkBlocks compares the RAM blocks one by one. Their page sizes may differ:
-// migration sees to that.
-func (vm *VM) checkBlocks(c machineConfig) error {
-	ours := vm.Blocks()
+// checkBlocks compares the RAM blocks one by one with those that this side makes.
+// Their page sizes may differ: migration sees to that.
+func checkBlocks(c machineConfig, ours []blockConfig) error {
 	if len(c.Blocks) != len(ours) {
 		return fmt.Errorf("machine config: %d RAM blocks, this program makes %d", len(c.Blocks), len(ours))
 	}
 	for i, b := range ours {
 		theirs := c.Blocks[i]
-		if theirs.Name != b.Name() || theirs.Size != b.Size() {
+		if theirs != b {
 			return fmt.Errorf("machine config: RAM block %d is %q of %d bytes, this program makes %q of %d",
-				i, theirs.Name, theirs.Size, b.Name(), b.Size())
+				i, theirs.Name, theirs.Size, b.Name, b.Size)
 		}
 	}
 	return nil
 }
 
 // checkDevices compares the devices and their versions, in the order of
-// loading.
-func (vm *VM) checkDevices(c machineConfig) error {
+// loading, with those that this side has.
+func checkDevices(c machineConfig, have []deviceConfig) error {
 	var errs []error
 	ours := make(map[string]uint32)
-	for _, d := range vm.snapshotters {
-		ours[d.ID()] = d.Version()
+	for _, d := range have {
+		ours[d.ID] = d.Version
 	}
 	for _, d := range c.Devices {
 		version, ok := ours[d.ID]
@@ -168,9 +189,9 @@ func (vm *VM) checkDevices(c machineConfig) error {
 		}
 		delete(ours, d.ID)
 	}
-	for _, d := range vm.snapshotters {
-		if _, left := ours[d.ID()]; left {
-			errs = append(errs, fmt.Errorf("the source has no device %q", d.ID()))
+	for _, d := range have {
+		if _, left := ours[d.ID]; left {
+			errs = append(errs, fmt.Errorf("the source has no device %q", d.ID))
 		}
 	}
 	return errors.Join(errs...)

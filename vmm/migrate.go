@@ -97,6 +97,7 @@ type departure struct {
 // AddMigration gives a VM's API the calls for leaving:
 //
 //	POST   /v1/vm/migration          MigrateRequest; answers MigrationEvents, a line each
+//	POST   /v1/vm/migration/check    MigrateRequest; what would stop it: migration.Outlook
 //	POST   /v1/vm/migration/resume   ResumeMigrationRequest; likewise
 //	POST   /v1/vm/migration/take-back  TakeBackRequest; of one that is paused
 //	GET    /v1/vm/migration          MigrationEvent
@@ -109,6 +110,7 @@ type departure struct {
 func AddMigration(a *API, log *slog.Logger) {
 	d := &departure{api: a, log: log}
 	a.Mux.HandleFunc("POST /v1/vm/migration", d.post)
+	a.Mux.HandleFunc("POST /v1/vm/migration/check", d.postCheck)
 	a.Mux.HandleFunc("POST /v1/vm/migration/resume", d.postResume)
 	a.Mux.HandleFunc("POST /v1/vm/migration/take-back", d.postTakeBack)
 	a.Mux.HandleFunc("GET /v1/vm/migration", d.get)
@@ -174,60 +176,67 @@ func (d *departure) start(req MigrateRequest) (_ <-chan struct{}, err error) {
 			closeFiles(req.Passed)
 		}
 	}()
-	vm := d.api.VM()
-	if vm == nil {
-		return nil, d.api.errNotArrived()
-	}
-	dest, err := migration.ParseDestination(req.Destination)
-	if err != nil {
-		return nil, &APIError{Message: err.Error(), Code: CodeBadRequest}
-	}
-	if req.Timeout < 0 || req.Recover < 0 {
-		return nil, &APIError{Message: fmt.Sprintf("timeout_ns is %d, recover_ns %d: have to be 0 or more", req.Timeout, req.Recover), Code: CodeBadRequest}
-	}
-	switch migration.Mode(req.Mode) {
-	case "", migration.ModePostcopy, migration.ModeHybrid, migration.ModePrecopy:
-	default:
-		return nil, &APIError{Message: fmt.Sprintf("mode is %q: has to be postcopy, hybrid or precopy", req.Mode), Code: CodeBadRequest}
-	}
-	if req.Rounds < 0 || req.Downtime < 0 {
-		return nil, &APIError{Message: fmt.Sprintf("rounds is %d, downtime_ns %d: have to be 0 or more", req.Rounds, req.Downtime), Code: CodeBadRequest}
-	}
-	if req.Connections < 0 || req.Connections > migration.MaxConnections {
-		return nil, &APIError{Message: fmt.Sprintf("connections is %d: has to be 1 to %d", req.Connections, migration.MaxConnections), Code: CodeBadRequest}
-	}
-	codec, err := migration.ParseCodec(req.Compress)
-	if err != nil {
-		return nil, &APIError{Message: err.Error(), Code: CodeBadRequest}
-	}
-	secure, err := d.tls(req, dest)
+	vm, dest, opt, err := d.options(req)
 	if err != nil {
 		return nil, err
 	}
-	conns, err := passed(dest, req.Connections, req.Passed)
-	if err != nil {
+	if opt.Passed, err = passed(dest, req.Connections, req.Passed); err != nil {
 		return nil, &APIError{Message: err.Error(), Code: CodeBadRequest}
 	}
 	if err := vm.Depart(); err != nil {
-		closeConns(conns)
+		closeConns(opt.Passed)
 		return nil, err
 	}
-	events := migration.NewEventLog(vm.Name())
-	source, err := migration.NewSource(vm, dest, migration.Options{
-		VM: vm.Name(), Mode: migration.Mode(req.Mode), Verify: req.Verify,
-		Timeout: req.Timeout, TimeoutSwitches: req.TimeoutSwitches, Recover: req.Recover,
-		AutoConverge: req.AutoConverge, Rounds: req.Rounds, Downtime: req.Downtime, Bandwidth: req.Bandwidth, PushBandwidth: req.PushBandwidth,
-		Connections: req.Connections, Compress: codec, Checksum: req.Checksum, TLS: secure, Log: d.log, Events: events, Passed: conns,
-	})
+	opt.Events = migration.NewEventLog(vm.Name())
+	source, err := migration.NewSource(vm, dest, opt)
 	if err != nil {
-		closeConns(conns)
+		closeConns(opt.Passed)
 		vm.Stay()
 		return nil, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.source, d.events = source, events
+	d.source, d.events = source, opt.Events
 	return d.run(vm, func() (*migration.Report, error) { return source.Run(context.Background()) }), nil
+}
+
+// options checks a request, and turns it into what a migration is told.
+func (d *departure) options(req MigrateRequest) (vm *VM, dest migration.Address, opt migration.Options, err error) {
+	refuse := func(err error) (*VM, migration.Address, migration.Options, error) { return nil, dest, opt, err }
+	if vm = d.api.VM(); vm == nil {
+		return refuse(d.api.errNotArrived())
+	}
+	if dest, err = migration.ParseDestination(req.Destination); err != nil {
+		return refuse(&APIError{Message: err.Error(), Code: CodeBadRequest})
+	}
+	if req.Timeout < 0 || req.Recover < 0 {
+		return refuse(&APIError{Message: fmt.Sprintf("timeout_ns is %d, recover_ns %d: have to be 0 or more", req.Timeout, req.Recover), Code: CodeBadRequest})
+	}
+	switch migration.Mode(req.Mode) {
+	case "", migration.ModePostcopy, migration.ModeHybrid, migration.ModePrecopy:
+	default:
+		return refuse(&APIError{Message: fmt.Sprintf("mode is %q: has to be postcopy, hybrid or precopy", req.Mode), Code: CodeBadRequest})
+	}
+	if req.Rounds < 0 || req.Downtime < 0 {
+		return refuse(&APIError{Message: fmt.Sprintf("rounds is %d, downtime_ns %d: have to be 0 or more", req.Rounds, req.Downtime), Code: CodeBadRequest})
+	}
+	if req.Connections < 0 || req.Connections > migration.MaxConnections {
+		return refuse(&APIError{Message: fmt.Sprintf("connections is %d: has to be 1 to %d", req.Connections, migration.MaxConnections), Code: CodeBadRequest})
+	}
+	codec, err := migration.ParseCodec(req.Compress)
+	if err != nil {
+		return refuse(&APIError{Message: err.Error(), Code: CodeBadRequest})
+	}
+	secure, err := d.tls(req, dest)
+	if err != nil {
+		return refuse(err)
+	}
+	return vm, dest, migration.Options{
+		VM: vm.Name(), Mode: migration.Mode(req.Mode), Verify: req.Verify,
+		Timeout: req.Timeout, TimeoutSwitches: req.TimeoutSwitches, Recover: req.Recover,
+		AutoConverge: req.AutoConverge, Rounds: req.Rounds, Downtime: req.Downtime, Bandwidth: req.Bandwidth, PushBandwidth: req.PushBandwidth,
+		Connections: req.Connections, Compress: codec, Checksum: req.Checksum, TLS: secure, Log: d.log,
+	}, nil
 }
 
 // run has a part of the migration done, and returns a channel that is closed

@@ -71,14 +71,7 @@ func (c *NetConfig) open(mac [6]byte) (*tap.Tap, error) {
 	if c.Tap.FD != 0 {
 		return tap.Adopt(c.Tap.FD)
 	}
-	o := tap.Options{Name: c.Tap.Name, Queues: c.Queues, GuestMAC: mac, MTU: c.MTU, Bridge: c.Tap.Bridge, Owner: -1}
-	if o.MTU == 0 {
-		o.MTU = net.DefaultMTU
-	}
-	if c.Tap.Owner != nil {
-		o.Owner = *c.Tap.Owner
-	}
-	return tap.Open(o)
+	return tap.Open(c.tapOptions(mac))
 }
 
 // placeNets gives an incoming VM's network cards their side on this host. Only

@@ -19,6 +19,7 @@ type ArrivalOptions struct {
 	Nets    []TapConfig // its network cards' sides on this host
 	Vsock   string      // the path of its vsock device on this host; empty is in its state directory
 	Logger  *slog.Logger
+	Program string              // this program's version, for those who ask what would stop a migration
 	Events  *migration.EventLog // nil: none are kept
 	// SocketGroup may use the VM besides its owner, if not empty: see StateDir.Share.
 	SocketGroup string
@@ -56,7 +57,7 @@ type Arrival struct {
 // from now on.
 func NewArrival(o ArrivalOptions) (*Arrival, error) {
 	a := &Arrival{o: o, runs: make(chan *VM, 1)}
-	a.dest = migration.NewDestination(a.build, migration.DestinationOptions{Recover: o.Recover, MaxConnections: o.MaxConnections, TLS: o.TLS, Log: o.Logger, Events: o.Events})
+	a.dest = migration.NewDestination(a.build, migration.DestinationOptions{Recover: o.Recover, MaxConnections: o.MaxConnections, TLS: o.TLS, Check: a.check, Program: o.Program, Log: o.Logger, Events: o.Events})
 	if o.Name == "" {
 		return a, nil
 	}
@@ -131,9 +132,18 @@ func (a *Arrival) open(name string) error {
 	return nil
 }
 
+func (a *Arrival) options() Options {
+	return Options{Logger: a.o.Logger, Console: a.o.Console, Name: a.o.Name, Hugepages: a.o.Hugepages, Disks: a.o.Disks, Nets: a.o.Nets, Vsock: a.o.Vsock}
+}
+
+// check is the migration's Checker.
+func (a *Arrival) check(ctx context.Context, config []byte) []migration.Finding {
+	return CheckIncoming(ctx, config, a.options())
+}
+
 // build is the migration's Builder.
 func (a *Arrival) build(ctx context.Context, config []byte) (migration.DestinationMachine, error) {
-	vm, err := NewIncoming(ctx, config, Options{Logger: a.o.Logger, Console: a.o.Console, Name: a.o.Name, Hugepages: a.o.Hugepages, Disks: a.o.Disks, Nets: a.o.Nets, Vsock: a.o.Vsock})
+	vm, err := NewIncoming(ctx, config, a.options())
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,14 @@ func moveInPlace(t testing.TB, from *VM, o Options) *VM {
 	if err != nil {
 		t.Fatal(err)
 	}
+	named := o
+	named.Name = "checked"
+	if bad := badOnes(CheckIncoming(t.Context(), config, named)); len(bad) > 0 {
+		t.Errorf("%q would stop a VM that can come", bad)
+	}
+	if list := devicesOf(from.config); !slices.Equal(list, from.deviceConfigs()) {
+		t.Errorf("devicesOf gives %+v, the VM has %+v", list, from.deviceConfigs())
+	}
 	to, err := NewIncoming(t.Context(), config, o)
 	if err != nil {
 		t.Fatal(err)

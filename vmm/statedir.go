@@ -89,16 +89,9 @@ type StateDir struct {
 // OpenStateDir makes the directory for a VM, mode 0700, and takes it for this
 // process. ErrNameTaken if another process has it.
 func OpenStateDir(name string) (*StateDir, error) {
-	if err := ValidateName(name); err != nil {
-		return nil, err
-	}
-	root, err := StateRoot()
+	path, err := statePath(name)
 	if err != nil {
 		return nil, err
-	}
-	path := filepath.Join(root, name)
-	if limit := len(unix.RawSockaddrUnix{}.Path) - 1; len(filepath.Join(path, consoleSocket)) > limit {
-		return nil, fmt.Errorf("%s: too long for a socket's path of %d bytes; set %s to a shorter directory", path, limit, StateDirEnv)
 	}
 	for {
 		lock, err := lockStateDir(path)
@@ -111,6 +104,22 @@ func OpenStateDir(name string) (*StateDir, error) {
 			return d, errors.Join(d.remove(logFile, exitFile, printedFile), d.writePID())
 		}
 	}
+}
+
+// statePath is where the state directory of a VM is, or would be.
+func statePath(name string) (string, error) {
+	if err := ValidateName(name); err != nil {
+		return "", err
+	}
+	root, err := StateRoot()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(root, name)
+	if limit := len(unix.RawSockaddrUnix{}.Path) - 1; len(filepath.Join(path, consoleSocket)) > limit {
+		return "", fmt.Errorf("%s: too long for a socket's path of %d bytes; set %s to a shorter directory", path, limit, StateDirEnv)
+	}
+	return path, nil
 }
 
 // lockStateDir creates path and locks its pid file. It returns nil without an

@@ -17,6 +17,8 @@ func (r *rehearsal) prepare(c call, before []call) {
 		return slices.ContainsFunc(before, func(b call) bool { return b.name == command && b.vm() == name })
 	}
 	switch {
+	case c.name == "doctor" && c.said("peer"):
+		r.needDestination(anyPort, c.said("tls-dir"))
 	case c.name == "run":
 		if name != "" && slices.Contains(r.vms(here), name) {
 			r.on(here, "microvm stop "+name+" --force")

@@ -15,6 +15,7 @@ var replaced = []struct{ what, by string }{
 	{"-m 1G", "-m 128M"},
 	{"microvm demo", "microvm demo -m 128M"},                // it touches all of it
 	{"--postcopy-bandwidth 10M", "--postcopy-bandwidth 1G"}, // slow enough for a person to break it
+	{"--memory 16G", "--memory 256M"},
 	{"unix:/run/microvm/in.sock", "unix:{here}/in.sock"},
 	{"unix:/tmp/in.sock", "unix:{here}/in.sock"},
 	{"/tmp/v.sock", "{here}/v.sock"},

@@ -39,6 +39,7 @@ func init() {
 		&migrateStatusCommand,
 		&migrateCancelCommand,
 		&reportCommand,
+		&doctorCommand,
 		&psCommand,
 		&inspectCommand,
 		&statsCommand,

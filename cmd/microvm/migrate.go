@@ -30,7 +30,7 @@ const (
 var migrateCommand = command{
 	name:    "migrate",
 	summary: "Move a running VM to another host",
-	usage:   "migrate VM DEST --postcopy | --mode postcopy|hybrid|precopy [FLAG...]; migrate VM [DEST] --resume; migrate VM --take-back --force",
+	usage:   "migrate VM DEST --postcopy | --mode postcopy|hybrid|precopy [FLAG...] [--dry-run]; migrate VM [DEST] --resume; migrate VM --take-back --force",
 	about: `
 DEST is the address that microvm receive printed on the other host; or fd:N,M,
 connected sockets that this command is passed as open descriptors, for whoever
@@ -62,6 +62,10 @@ on new connections; before that the migration fails, and the guest stays here.
 pages that the guest waits for: where one does not fill the link, or one CPU does
 not fill a connection. All break and are made again together.
 
+--dry-run asks the destination what would stop the migration, all reasons at once:
+what the two sides' settings, processors, memory, disks, network cards and names
+are. Nothing moves, the VM is not paused, and the destination waits on.
+
 Ctrl-C cancels while the guest still runs here. After that it only leaves the
 migration to itself; microvm migrate-status VM shows how it goes.
 
@@ -78,7 +82,8 @@ runs the VM by itself. If the destination has ended without having run it,
 that the destination does not run it and never will. A VM that is known to have
 run there is not taken back.
 
-Exit status: 0 the VM is at the destination; 4 refused before anything moved;
+Exit status: 0 the VM is at the destination, or --dry-run knows of nothing that
+would stop it; 4 refused before anything moved, or --dry-run says that it would be;
 5 failed or cancelled, and the VM runs on here; 6 paused: the connection
 broke after the guest began to run there, and was not to be had again within
 --recover; 124 not within --timeout, and the VM runs on here.`,
@@ -90,12 +95,13 @@ broke after the guest began to run there, and was not to be had again within
 		"microvm migrate a tcp:192.0.2.7:4444 --mode precopy --auto-converge --timeout 10m",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode hybrid --compress zstd --checksum",
 		"microvm migrate a tcp:192.0.2.7:4444 --mode precopy --timeout 60s --on-timeout postcopy",
+		"microvm migrate a tcp:192.0.2.7:4444 --postcopy --dry-run",
 		"microvm migrate a tcp:198.51.100.7:4444 --resume",
 		"microvm migrate a fd:3,4 --postcopy 3<>/dev/tcp/192.0.2.7/4444 4<>/dev/tcp/192.0.2.7/4444",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
 		var m migrateRun
-		var postcopy, resume, back, force bool
+		var postcopy, resume, back, force, dry bool
 		var onTimeout string
 		var bandwidth, push size
 		flags.BoolVar(&postcopy, "postcopy", false, "the same as --mode postcopy")
@@ -117,6 +123,7 @@ broke after the guest began to run there, and was not to be had again within
 		flags.BoolVar(&resume, "resume", false, "take up a migration that is paused")
 		flags.BoolVar(&back, "take-back", false, "have a VM here again that was given away to a destination that never ran it")
 		flags.BoolVar(&force, "force", false, "with --take-back: I have made sure that the destination does not run the VM and never will")
+		flags.BoolVar(&dry, "dry-run", false, "say what would stop the migration, and move nothing")
 		flags.StringVar(&m.events, "events", "", "write what happens, a JSON object a line, to a `FILE` or - (docs/events.md)")
 		flags.BoolVar(&m.detach, "detach", false, "return once the migration has begun")
 		flags.StringVar(&m.progress, "progress", "auto", "on stderr: auto, plain, json or none")
@@ -191,6 +198,9 @@ broke after the guest began to run there, and was not to be had again within
 				return err
 			}
 			m.req.Destination, m.req.Detach, m.req.Log = args[1], m.detach, m.events != ""
+			if dry {
+				return m.dryRun(ctx, flags, args[0])
+			}
 			return m.run(ctx, args[0])
 		}
 	},

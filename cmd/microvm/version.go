@@ -34,6 +34,9 @@ var versionCommand = command{
 	},
 }
 
+// text is what people are shown of it.
+func (v version) text() string { return fmt.Sprintf("%s (commit %s)", v.Version, v.Commit) }
+
 // version is what the program was built from.
 type version struct {
 	Version string `json:"version"`

@@ -56,8 +56,8 @@ func Open(o Options) (*Tap, error) {
 	if o.Name == "" {
 		return create(o)
 	}
-	if len(o.Name) >= unix.IFNAMSIZ {
-		return nil, fmt.Errorf("tap %s: %d characters: a device's name has at most %d", o.Name, len(o.Name), unix.IFNAMSIZ-1)
+	if err := checkName(o.Name); err != nil {
+		return nil, err
 	}
 	link, err := netlink.LinkByName(o.Name)
 	var missing netlink.LinkNotFoundError
@@ -67,10 +67,25 @@ func Open(o Options) (*Tap, error) {
 	case err != nil:
 		return nil, fmt.Errorf("tap %s: look it up: %w", o.Name, err)
 	}
-	if t, ok := link.(*netlink.Tuntap); !ok || t.Mode != netlink.TUNTAP_MODE_TAP {
-		return nil, fmt.Errorf("tap %s: the name is taken by a device that is no tap (%s); choose another one, or tap=auto", o.Name, link.Type())
+	if err := isTap(o.Name, link); err != nil {
+		return nil, err
 	}
 	return use(o, link)
+}
+
+func checkName(name string) error {
+	if len(name) >= unix.IFNAMSIZ {
+		return fmt.Errorf("tap %s: %d characters: a device's name has at most %d", name, len(name), unix.IFNAMSIZ-1)
+	}
+	return nil
+}
+
+// isTap refuses a device that is none.
+func isTap(name string, link netlink.Link) error {
+	if t, ok := link.(*netlink.Tuntap); !ok || t.Mode != netlink.TUNTAP_MODE_TAP {
+		return fmt.Errorf("tap %s: the name is taken by a device that is no tap (%s); choose another one, or tap=auto", name, link.Type())
+	}
+	return nil
 }
 
 // create makes the device.
@@ -91,8 +106,8 @@ func create(o Options) (*Tap, error) {
 
 // use attaches to a device that is there.
 func use(o Options, link netlink.Link) (*Tap, error) {
-	if o.Bridge != "" || o.Owner >= 0 {
-		return nil, fmt.Errorf("tap %s: it is there already, and used as it is: say bridge= and owner= only of a tap that microvm is to make", o.Name)
+	if err := usedAsItIs(o); err != nil {
+		return nil, err
 	}
 	t := &Tap{mtu: link.Attrs().MTU}
 	if err := t.attach(o.Name, o.Queues, 0); err != nil {
@@ -104,6 +119,15 @@ func use(o Options, link netlink.Link) (*Tap, error) {
 		}
 	}
 	return t, nil
+}
+
+// usedAsItIs refuses what is said of a device that is there as if it were to be
+// made.
+func usedAsItIs(o Options) error {
+	if o.Bridge != "" || o.Owner >= 0 {
+		return fmt.Errorf("tap %s: it is there already, and used as it is: say bridge= and owner= only of a tap that microvm is to make", o.Name)
+	}
+	return nil
 }
 
 // attach opens a file for each queue.
@@ -239,20 +263,28 @@ const hostOctet = 0xFE
 
 // join makes the device a port of a bridge.
 func join(link netlink.Link, name string) error {
-	bridge, err := netlink.LinkByName(name)
-	var missing netlink.LinkNotFoundError
-	switch {
-	case errors.As(err, &missing):
-		return fmt.Errorf("bridge %s: there is none; ip link add %s type bridge && ip link set %s up", name, name, name)
-	case err != nil:
-		return fmt.Errorf("bridge %s: %w", name, err)
-	case bridge.Type() != "bridge":
-		return fmt.Errorf("bridge %s: this device is no bridge but a %s", name, bridge.Type())
+	bridge, err := findBridge(name)
+	if err != nil {
+		return err
 	}
 	if err := netlink.LinkSetMaster(link, bridge); err != nil {
 		return fmt.Errorf("make it a port of bridge %s: %w", name, err)
 	}
 	return nil
+}
+
+func findBridge(name string) (netlink.Link, error) {
+	bridge, err := netlink.LinkByName(name)
+	var missing netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &missing):
+		return nil, fmt.Errorf("bridge %s: there is none; ip link add %s type bridge && ip link set %s up", name, name, name)
+	case err != nil:
+		return nil, fmt.Errorf("bridge %s: %w", name, err)
+	case bridge.Type() != "bridge":
+		return nil, fmt.Errorf("bridge %s: this device is no bridge but a %s", name, bridge.Type())
+	}
+	return bridge, nil
 }
 
 // Adopt takes over a file that is attached to a tap device already, as another

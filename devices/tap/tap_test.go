@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -161,6 +162,17 @@ func TestTapThatCannotBeHadIsRefusedWithTheRemedy(t *testing.T) {
 	inNamespace(t)
 	persistent(t, "single", 0)
 	addLink(t, &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}})
+	if names, err := Bridges(); err != nil || !slices.Equal(names, []string{"br0"}) {
+		t.Errorf("bridges %q, %v", names, err)
+	}
+	for _, change := range []func(*Options){
+		func(*Options) {}, func(o *Options) { o.Bridge = "br0" }, func(o *Options) { o.Name = "single" }, func(o *Options) { o.Name = "new" },
+	} {
+		o := options("")
+		if change(&o); Look(o) != nil {
+			t.Errorf("Look(%+v) says %v", o, Look(o))
+		}
+	}
 	before, err := netlink.LinkList()
 	if err != nil {
 		t.Fatal(err)
@@ -188,6 +200,10 @@ func TestTapThatCannotBeHadIsRefusedWithTheRemedy(t *testing.T) {
 		} else if !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v, want %q in it", err, c.want)
 		}
+		// Only what making it, or attaching to it, shows is not seen beforehand.
+		if err := Look(o); o.MTU < 65536 && o.Queues == 1 && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("Look(%+v) says %v, want %q in it", o, err, c.want)
+		}
 	}
 	after, err := netlink.LinkList()
 	if err != nil || len(after) != len(before) {
@@ -212,6 +228,9 @@ func TestWithoutRightsTheRemedyIsNamed(t *testing.T) {
 		t.Error("it was made")
 	} else if !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
 		t.Error(err)
+	}
+	if err := Look(options("")); err == nil || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
+		t.Errorf("Look says %v", err)
 	}
 }
 

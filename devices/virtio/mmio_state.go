@@ -14,7 +14,13 @@ const (
 func (m *MMIO) ID() string { return m.device.id }
 
 // Version is that of the format Save writes, the backend's part included.
-func (m *MMIO) Version() uint32 { return stateVersion*100 + uint32(m.device.backend.Version()) }
+func (m *MMIO) Version() uint32 { return StateVersion(m.device.backend) }
+
+// StateVersion is that of the format which a device of this kind is saved in.
+// It asks nothing of the backend but its Version.
+func StateVersion(kind interface{ Version() uint16 }) uint32 {
+	return stateVersion*100 + uint32(kind.Version())
+}
 
 // Save writes the state, little-endian, of a device that is held:
 //

@@ -5,8 +5,13 @@ import "unsafe"
 // apiVersion is UFFD_API, the only version of the interface there is.
 const apiVersion = 0xAA
 
-// What the thread's number in a fault event needs (Linux 4.14).
-const featureThreadID = 1 << 8
+// Features (UFFD_FEATURE_*) that matter here.
+const (
+	// featureMissingHugetlbfs: memory of huge pages can be watched (Linux 4.11).
+	featureMissingHugetlbfs = 1 << 4
+	// featureThreadID is the thread's number in a fault event (Linux 4.14).
+	featureThreadID = 1 << 8
+)
 
 // Modes, from linux/userfaultfd.h.
 const (

@@ -33,6 +33,7 @@ func TestMirrorsTheKernelsHeader(t *testing.T) {
 	entries := []entry{
 		{"UFFD_API", apiVersion},
 		{"UFFD_FEATURE_THREAD_ID", featureThreadID},
+		{"UFFD_FEATURE_MISSING_HUGETLBFS", featureMissingHugetlbfs},
 		{"UFFD_EVENT_PAGEFAULT", eventPagefault},
 		{"UFFD_PAGEFAULT_FLAG_WRITE", FaultWrite},
 		{"UFFDIO_REGISTER_MODE_MISSING", registerModeMissing},

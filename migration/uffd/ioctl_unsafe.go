@@ -21,6 +21,17 @@ func handshake(fd int) error {
 	return nil
 }
 
+// offered asks UFFDIO_API which features there are. The descriptor is of no
+// other use then.
+func offered(fd int) (features uint64, err error) {
+	arg := apiArg{api: apiVersion}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uffdioAPI, uintptr(unsafe.Pointer(&arg)))
+	if errno != 0 {
+		return 0, fmt.Errorf("UFFDIO_API: %w", errno)
+	}
+	return arg.features, nil
+}
+
 // Register makes missing pages in the range faults for this descriptor. Both
 // ends are aligned to the page. Pages that are there already stay as they are.
 func (u *UFFD) Register(addr uintptr, length uint64) error {

@@ -37,12 +37,9 @@ const device = "/dev/userfaultfd"
 // permissions say who may, or else by userfaultfd(2), which wants
 // CAP_SYS_PTRACE or vm.unprivileged_userfaultfd.
 func Open() (*UFFD, error) {
-	fd, err := openDevice()
+	fd, _, err := openAny()
 	if err != nil {
-		var callErr error
-		if fd, callErr = openCall(); callErr != nil {
-			return nil, fmt.Errorf("userfaultfd: %w; system call: %w; run as root, or give the user access to %s, or set sysctl vm.unprivileged_userfaultfd=1 (kernel needs CONFIG_USERFAULTFD)", err, callErr, device)
-		}
+		return nil, err
 	}
 	if err := handshake(fd); err != nil {
 		unix.Close(fd)
@@ -57,6 +54,19 @@ func Open() (*UFFD, error) {
 		fd: fd, stop: stop,
 		poll: [2]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}},
 	}, nil
+}
+
+// openAny opens one, and says by which way.
+func openAny() (fd int, way string, err error) {
+	fd, err = openDevice()
+	if err == nil {
+		return fd, device, nil
+	}
+	fd, callErr := openCall()
+	if callErr != nil {
+		return -1, "", fmt.Errorf("userfaultfd: %w; system call: %w; run as root, or give the user access to %s, or set sysctl vm.unprivileged_userfaultfd=1 (kernel needs CONFIG_USERFAULTFD)", err, callErr, device)
+	}
+	return fd, "the system call", nil
 }
 
 func openDevice() (int, error) {
