@@ -15,7 +15,7 @@ NFPM ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 export PATH := $(PATH):/usr/local/go/bin
 
 # What tests need besides Go. Without one of these some tests are skipped, and say which.
-PACKAGES := qemu-system-x86 gcc libc6-dev binutils linux-libc-dev acpica-tools iproute2 e2fsprogs openssl zsh fish mandoc man-db
+PACKAGES := qemu-system-x86 gcc libc6-dev binutils linux-libc-dev acpica-tools iproute2 e2fsprogs openssl zsh fish mandoc man-db curl
 
 .PHONY: all build test demo check unit race lab fuzz setup install deb release release-check clean
 

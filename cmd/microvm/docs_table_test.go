@@ -12,6 +12,7 @@ import "regexp"
 // replaced is what must differ where the docs are tested. {here} is the folder, {port} the destination's port.
 var replaced = []struct{ what, by string }{
 	{"bin/microvm", "microvm"},
+	{"curl ", "curl --fail "}, // or it would be content with any answer
 	{"-m 1G", "-m 128M"},
 	{"microvm demo", "microvm demo -m 128M"},                // it touches all of it
 	{"--postcopy-bandwidth 10M", "--postcopy-bandwidth 1G"}, // slow enough for a person to break it
