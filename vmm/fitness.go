@@ -135,7 +135,7 @@ func (f *fitness) memory() {
 		f.bad(findMemory, err)
 		return
 	}
-	available, err := AvailableMemory()
+	available, _, err := AvailableMemory()
 	f.say(findMemory, err, "the guest has %d MiB of memory, this host has %d MiB available", need>>20, available>>20)
 }
 

@@ -86,7 +86,7 @@ func TestAVMIsUnfitForEachReasonByItsName(t *testing.T) {
 		"of a sample, its host's alone": {func(c *machineConfig) { c.Sample, c.TSCKHz, c.Devices = true, 0, nil }, Options{}, map[string]string{"tsc": "0 kHz"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if available, err := AvailableMemory(); err != nil || available >= 64<<30 && strings.Contains(name, "memory") {
+			if available, _, err := AvailableMemory(); err != nil || available >= 64<<30 && strings.Contains(name, "memory") {
 				t.Skipf("%d bytes available, %v: run this test on a host with less than 64 GiB free", available, err)
 			}
 			description := describe(c.change)

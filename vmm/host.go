@@ -68,27 +68,38 @@ func checkMemory(need uint64, hugepages bool) error {
 	if hugepages {
 		return nil // the pool is asked when the block is mapped
 	}
-	available, err := AvailableMemory()
+	available, group, err := AvailableMemory()
 	if err != nil {
 		return err
 	}
-	if need > available {
-		return fmt.Errorf("the guest has %d MiB of memory, this host has %d MiB available", need>>20, available>>20)
+	switch {
+	case need <= available:
+		return nil
+	case group != "":
+		return fmt.Errorf("the guest has %d MiB of memory, this host's cgroup %s lets this process take %d MiB more; raise its limit (systemd: MemoryMax=)", need>>20, group, available>>20)
 	}
-	return nil
+	return fmt.Errorf("the guest has %d MiB of memory, this host has %d MiB available", need>>20, available>>20)
 }
 
-// AvailableMemory is how many bytes this host could give a guest now.
-func AvailableMemory() (uint64, error) {
+// AvailableMemory is how many bytes this host could give a guest of this process
+// now. If a cgroup bounds that, group is its path.
+func AvailableMemory() (bytes uint64, group string, err error) {
 	meminfo, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	available, err := memAvailable(meminfo)
 	if err != nil {
-		return 0, fmt.Errorf("/proc/meminfo: %w", err)
+		return 0, "", fmt.Errorf("/proc/meminfo: %w", err)
 	}
-	return available, nil
+	cgroups, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return available, "", nil // a kernel without them
+	}
+	if left, group := groupMemory(cgroupRoot, cgroups); group != "" && left < available {
+		return left, group, nil
+	}
+	return available, "", nil
 }
 
 // memAvailable finds, in the form of /proc/meminfo, how many bytes can be had

@@ -21,14 +21,18 @@ func lookAtMemory() []Check {
 }
 
 func ram() Check {
-	available, err := vmm.AvailableMemory()
+	available, group, err := vmm.AvailableMemory()
+	found := fmt.Sprintf("%d MiB are available to guests", available>>20)
+	if group != "" {
+		found += ", by the limit of cgroup " + group
+	}
 	if err == nil && available < leastMemory {
-		err = fmt.Errorf("%d MiB are available, and the smallest guest has %d MiB; end something, or add memory", available>>20, leastMemory>>20)
+		err = fmt.Errorf("%s, and the smallest guest has %d MiB; end something, or add memory", found, leastMemory>>20)
 	}
 	if err == nil {
 		err = memslot.Room(leastMemory, memslot.Anonymous)
 	}
-	return check("memory", forBoot, err, fmt.Sprintf("%d MiB are available to guests", available>>20))
+	return check("memory", forBoot, err, found)
 }
 
 func addressSpace() Check {
