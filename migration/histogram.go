@@ -11,6 +11,7 @@ import (
 type histogram struct {
 	count  atomic.Uint64
 	max    atomic.Int64
+	total  atomic.Int64 // nanoseconds
 	bucket [64 * subBuckets]atomic.Uint32
 }
 
@@ -43,6 +44,7 @@ func (h *histogram) add(d time.Duration) {
 	d = max(d, 0)
 	h.bucket[bucketOf(uint64(d))].Add(1)
 	h.count.Add(1)
+	h.total.Add(int64(d))
 	for {
 		old := h.max.Load()
 		if int64(d) <= old || h.max.CompareAndSwap(old, int64(d)) {

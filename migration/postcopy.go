@@ -69,6 +69,7 @@ func (s *Source) ran(l *link, r wire.Running) {
 	// Half a round trip is an estimate, and on a busy host a bad one.
 	s.report.DowntimeNS = max(int64(time.Since(s.stopping)-l.rtt/2), parts+1)
 	d.TransferNS = s.report.DowntimeNS - parts
+	s.downtime.Store(&ranAfter{s.report.DowntimeNS, *d})
 	s.opt.Events.downtime("transfer", d.TransferNS)
 	s.opt.Events.downtime("resume", d.ResumeNS)
 	s.opt.Events.downtime("total", s.report.DowntimeNS)

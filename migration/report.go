@@ -106,6 +106,7 @@ type FaultReport struct {
 	// vCPU, which could run on or sleep: KVM's asynchronous page faults. They
 	// are no part of anybody's blocktime.
 	Async     uint64   `json:"async"`
+	TotalNS   int64    `json:"total_ns"` // of all waits together
 	P50NS     int64    `json:"p50_ns"`
 	P90NS     int64    `json:"p90_ns"`
 	P99NS     int64    `json:"p99_ns"`

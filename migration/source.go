@@ -85,6 +85,14 @@ type Source struct {
 	// POSTCOPY_RUN.
 	committed atomic.Int32
 	ranThere  atomic.Bool // what running says, for everybody
+	downtime  atomic.Pointer[ranAfter]
+}
+
+// ranAfter is the downtime after which the guest ran at the destination, for
+// everybody.
+type ranAfter struct {
+	total int64 // nanoseconds
+	parts Downtime
 }
 
 // What Source.committed says.
@@ -148,6 +156,9 @@ func (s *Source) Status() Status {
 		PagesLeft:  s.ram.total - s.ram.claimed.Load(),
 		BytesWire:  s.ram.wire.Load(),
 		Throttle:   s.throttle.percent(),
+	}
+	if m := s.downtime.Load(); m != nil {
+		st.DowntimeNS, st.Downtime = m.total, &m.parts
 	}
 	if r := s.remote.Load(); r != nil {
 		st.Faults = r.Faults.Count

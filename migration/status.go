@@ -32,6 +32,10 @@ type Status struct {
 	Throttle   int    `json:"throttle_percent"` // of the time that the guest is kept from running
 	Faults     uint64 `json:"faults"`           // waits for a page so far
 	P99NS      int64  `json:"p99_ns"`           // of these waits
+	// DowntimeNS and Downtime are those of a Report: the source knows them when
+	// it hears that the guest runs at the destination.
+	DowntimeNS int64     `json:"downtime_ns"`
+	Downtime   *Downtime `json:"downtime,omitempty"`
 	// Waits says more of them; nil before the guest runs at the destination.
 	Waits *Waits `json:"waits,omitempty"`
 }

@@ -192,6 +192,7 @@ func (w *waits) pending(f func(block int, page uint64)) {
 // report fills in what waits knows.
 func (w *waits) report(s *stats) {
 	s.Faults.Count = w.latency.count.Load()
+	s.Faults.TotalNS = w.latency.total.Load()
 	s.Faults.P50NS = int64(w.latency.quantile(0.50))
 	s.Faults.P90NS = int64(w.latency.quantile(0.90))
 	s.Faults.P99NS = int64(w.latency.quantile(0.99))

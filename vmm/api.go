@@ -3,51 +3,30 @@ package vmm
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // maxBody bounds what a client of the API may send.
 const maxBody = 64 << 10
 
-// Codes of API errors, for programs; the text is for people.
-const (
-	CodeBadRequest = "bad_request"
-	CodeNotFound   = "not_found"
-	CodeWrongState = "wrong_state"
-	CodeTimeout    = "timeout"
-	CodeInternal   = "internal"
-)
-
-// An APIError is an error that has crossed the API.
-type APIError struct {
-	Message string `json:"error"`
-	Code    string `json:"code"`
-}
-
-func (e *APIError) Error() string { return e.Message }
-
-// An API is a VM's control interface: HTTP with JSON bodies.
-//
-//	GET  /v1/vm         Info
-//	GET  /v1/vm/stats   Stats
-//	PUT  /v1/vm/pause
-//	PUT  /v1/vm/resume
-//	PUT  /v1/vm/grow    looks whether its disks have grown
-//	GET  /v1/vm/balloon balloon.Stats
-//	PUT  /v1/vm/balloon BalloonRequest
-//	PUT  /v1/vm/console/size  ConsoleSize
-//	PUT  /v1/vm/stop    StopRequest; answers when the VM has ended
-//	GET  /v1/vm/wait    ExitStatus, when the VM has ended
-//
-// Other features of the VM add their handlers to Mux.
+// An API is a VM's control interface: HTTP with JSON bodies, described by the
+// files in openapi/, which it answers with too. Other features of the VM add
+// their calls with Handle.
 type API struct {
-	Mux *http.ServeMux
+	mux *http.ServeMux
+	// calls are the patterns that mux has, METHOD PATH.
+	calls []string
+	// metrics are what GET /v1/metrics shows.
+	metrics *prometheus.Registry
 
 	name    string
 	started time.Time
@@ -56,21 +35,52 @@ type API struct {
 
 // NewAPI makes the API of the VM that is, or is going to be, called name.
 func NewAPI(name string) *API {
-	a := &API{Mux: http.NewServeMux(), name: name, started: time.Now()}
-	a.Mux.HandleFunc("GET /v1/vm", a.inspect)
-	a.Mux.HandleFunc("GET /v1/vm/stats", a.stats)
-	a.Mux.HandleFunc("PUT /v1/vm/pause", a.command(func(r *http.Request, vm *VM) error { return vm.PauseByUser(r.Context()) }))
-	a.Mux.HandleFunc("PUT /v1/vm/resume", a.command(func(_ *http.Request, vm *VM) error { return vm.ResumeByUser() }))
-	a.Mux.HandleFunc("PUT /v1/vm/grow", a.command(func(_ *http.Request, vm *VM) error { return vm.GrowDisks() }))
-	a.Mux.HandleFunc("GET /v1/vm/balloon", a.getBalloon)
-	a.Mux.HandleFunc("PUT /v1/vm/balloon", a.setBalloon)
-	a.Mux.HandleFunc("PUT /v1/vm/console/size", a.resizeConsole)
-	a.Mux.HandleFunc("PUT /v1/vm/stop", a.stop)
-	a.Mux.HandleFunc("GET /v1/vm/wait", a.wait)
-	a.Mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusNotFound, &APIError{Message: r.Method + " " + r.URL.Path + ": no such call", Code: CodeNotFound})
-	})
+	a := &API{mux: http.NewServeMux(), metrics: prometheus.NewRegistry(), name: name, started: time.Now()}
+	a.metrics.MustRegister(vmCollector{a})
+	a.Handle("GET /v1/openapi.json", a.describe)
+	a.Handle("GET /v1/metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{DisableCompression: true}).ServeHTTP)
+	a.Handle("GET /v1/vm", a.inspect)
+	a.Handle("GET /v1/vm/stats", a.stats)
+	a.Handle("PUT /v1/vm/pause", a.command(func(r *http.Request, vm *VM) error { return vm.PauseByUser(r.Context()) }))
+	a.Handle("PUT /v1/vm/resume", a.command(func(_ *http.Request, vm *VM) error { return vm.ResumeByUser() }))
+	a.Handle("PUT /v1/vm/grow", a.command(func(_ *http.Request, vm *VM) error { return vm.GrowDisks() }))
+	a.Handle("GET /v1/vm/balloon", a.getBalloon)
+	a.Handle("PUT /v1/vm/balloon", a.setBalloon)
+	a.Handle("PUT /v1/vm/console/size", a.resizeConsole)
+	a.Handle("PUT /v1/vm/stop", a.stop)
+	a.Handle("GET /v1/vm/wait", a.wait)
+	a.mux.HandleFunc(noCall, a.refuse)
 	return a
+}
+
+// Handle adds a call, METHOD PATH.
+func (a *API) Handle(pattern string, h http.HandlerFunc) {
+	a.calls = append(a.calls, pattern)
+	a.mux.HandleFunc(pattern, h)
+}
+
+// ServeHTTP implements http.Handler.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
+
+// noCall is the pattern of what is no call.
+const noCall = "/"
+
+// refuse answers what is no call: there is none of this path, or none with this
+// method.
+func (a *API) refuse(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
+		if _, pattern := a.mux.Handler(&http.Request{Method: method, URL: r.URL, Host: r.Host}); pattern != noCall {
+			allowed = append(allowed, method)
+		}
+	}
+	if allowed == nil {
+		writeError(w, &APIError{Message: r.Method + " " + r.URL.Path + ": no such call", Code: CodeNotFound})
+		return
+	}
+	methods := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", methods)
+	writeError(w, &APIError{Message: fmt.Sprintf("%s %s: has to be %s", r.Method, r.URL.Path, methods), Code: CodeWrongMethod})
 }
 
 // Attach gives the API its VM. Until then it answers as an incoming one that
@@ -204,29 +214,4 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.WriteHeader(status)
 	// The client may have gone; there is nobody to tell.
 	_ = json.NewEncoder(w).Encode(v)
-}
-
-// writeError answers with an error, its code and the HTTP status that fits.
-func writeError(w http.ResponseWriter, err error) {
-	out := &APIError{Message: err.Error(), Code: CodeInternal}
-	var api *APIError
-	var state *StateError
-	switch {
-	case errors.As(err, &api):
-		out.Code = api.Code
-	case errors.As(err, &state):
-		out.Code = CodeWrongState
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		out.Code = CodeTimeout
-	}
-	status := map[string]int{
-		CodeBadRequest: http.StatusBadRequest,
-		CodeNotFound:   http.StatusNotFound,
-		CodeWrongState: http.StatusConflict,
-		CodeTimeout:    http.StatusGatewayTimeout,
-	}[out.Code]
-	if status == 0 {
-		status = http.StatusInternalServerError
-	}
-	writeJSON(w, status, out)
 }

@@ -86,6 +86,7 @@ func serve(t *testing.T, config Config) (caller, *VM, <-chan error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	AddMigration(server.API, slog.New(slog.DiscardHandler))
 	vm, err := New(t.Context(), config, Options{Console: console})
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +113,7 @@ func TestAPIRefusesNonsense(t *testing.T) {
 		code         string
 	}{
 		{http.MethodGet, "/v1/nothing", nil, CodeNotFound},
-		{http.MethodDelete, "/v1/vm", nil, CodeNotFound},
+		{http.MethodDelete, "/v1/vm", nil, CodeWrongMethod},
 		{http.MethodPut, "/v1/vm/stop", map[string]any{"farce": true}, CodeBadRequest},
 		{http.MethodPut, "/v1/vm/stop", map[string]any{"timeout_ns": -1}, CodeBadRequest},
 		{http.MethodPut, "/v1/vm/stop", []int{1}, CodeBadRequest},

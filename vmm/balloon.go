@@ -80,6 +80,14 @@ func (vm *VM) Balloon(ctx context.Context) (balloon.Stats, error) {
 	return vm.balloon.balloon.Stats(), nil
 }
 
+// askGuest has a guest with a balloon give its figures anew, for the next who
+// looks at them.
+func (vm *VM) askGuest() {
+	if vm.balloon != nil {
+		vm.balloon.balloon.Ask()
+	}
+}
+
 // BalloonRequest says how many bytes a balloon is to take from the guest.
 type BalloonRequest struct {
 	Size uint64 `json:"size"`

@@ -33,7 +33,7 @@ func TestAVMThatIsLostIsOverForEverybody(t *testing.T) {
 	api := NewAPI("test")
 	api.Attach(vm)
 	answer := httptest.NewRecorder()
-	api.Mux.ServeHTTP(answer, httptest.NewRequest("GET", "/v1/vm/wait", nil))
+	api.ServeHTTP(answer, httptest.NewRequest("GET", "/v1/vm/wait", nil))
 	if text := answer.Body.String(); !strings.Contains(text, "burnt down") {
 		t.Errorf("whoever waits for it hears %q", text)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -92,6 +93,7 @@ type departure struct {
 	done   chan struct{}  // closed when it has ended, or is paused
 	last   MigrationEvent // how; valid after done
 	wanted bool           // back, when the attempts to connect again end
+	ended  [len(results)]int
 }
 
 // AddMigration gives a VM's API the calls for leaving:
@@ -109,14 +111,15 @@ type departure struct {
 // paused counts as ended until it is resumed.
 func AddMigration(a *API, log *slog.Logger) {
 	d := &departure{api: a, log: log}
-	a.Mux.HandleFunc("POST /v1/vm/migration", d.post)
-	a.Mux.HandleFunc("POST /v1/vm/migration/check", d.postCheck)
-	a.Mux.HandleFunc("POST /v1/vm/migration/resume", d.postResume)
-	a.Mux.HandleFunc("POST /v1/vm/migration/take-back", d.postTakeBack)
-	a.Mux.HandleFunc("GET /v1/vm/migration", d.get)
-	a.Mux.HandleFunc("GET /v1/vm/migration/events", d.watch)
-	a.Mux.HandleFunc("GET /v1/vm/migration/log", d.getLog)
-	a.Mux.HandleFunc("DELETE /v1/vm/migration", d.delete)
+	a.metrics.MustRegister(d)
+	a.Handle("POST /v1/vm/migration", d.post)
+	a.Handle("POST /v1/vm/migration/check", d.postCheck)
+	a.Handle("POST /v1/vm/migration/resume", d.postResume)
+	a.Handle("POST /v1/vm/migration/take-back", d.postTakeBack)
+	a.Handle("GET /v1/vm/migration", d.get)
+	a.Handle("GET /v1/vm/migration/events", d.watch)
+	a.Handle("GET /v1/vm/migration/log", d.getLog)
+	a.Handle("DELETE /v1/vm/migration", d.delete)
 }
 
 func (d *departure) post(w http.ResponseWriter, r *http.Request) {
@@ -130,7 +133,7 @@ func (d *departure) post(w http.ResponseWriter, r *http.Request) {
 	}
 	done, err := d.start(req)
 	if err != nil {
-		writeError(w, err)
+		writeRefusal(w, err)
 		return
 	}
 	d.follow(w, r, done, answer{once: req.Detach, log: req.Log})
@@ -250,6 +253,7 @@ func (d *departure) run(vm *VM, do func() (*migration.Report, error)) <-chan str
 		// Whoever hears of the end may want to do something with the VM.
 		d.mu.Lock()
 		d.last = MigrationEvent{Status: source.Status(), Report: report, Error: migrationError(err)}
+		d.ended[slices.Index(results[:], report.Result)]++
 		close(done)
 		d.mu.Unlock()
 	}()
@@ -308,6 +312,7 @@ func migrationError(err error) *APIError {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, migration.ErrTimeout):
 		out.Code = CodeTimeout
 	}
+	out.Classify()
 	return out
 }
 

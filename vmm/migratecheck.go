@@ -17,7 +17,7 @@ func (d *departure) postCheck(w http.ResponseWriter, r *http.Request) {
 	}
 	found, err := d.check(r.Context(), req)
 	if err != nil {
-		writeError(w, err)
+		writeRefusal(w, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, found)

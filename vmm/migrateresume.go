@@ -29,7 +29,7 @@ func (d *departure) postResume(w http.ResponseWriter, r *http.Request) {
 	}
 	done, err := d.resume(r.Context(), req)
 	if err != nil {
-		writeError(w, err)
+		writeRefusal(w, err)
 		return
 	}
 	d.follow(w, r, done, answer{once: req.Detach, log: req.Log})

@@ -25,7 +25,7 @@ func (d *departure) postTakeBack(w http.ResponseWriter, r *http.Request) {
 		err = d.takeBack(r.Context(), req)
 	}
 	if err != nil {
-		writeError(w, err)
+		writeRefusal(w, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, struct{}{})

@@ -21,14 +21,19 @@ var (
 	ErrCrash = errors.New("the guest crashed")
 )
 
-// Exit statuses of a process that ran a VM.
+// Exit statuses: of a process that ran a VM, and of a command that was refused
+// something, or whose migration did not go well.
 const (
 	ExitDone       = 0
 	ExitError      = 1
+	ExitRefused    = 4 // before anything was done
+	ExitStays      = 5 // the migration failed, the source still runs the VM
+	ExitPaused     = 6 // the migration can be taken up again
 	ExitLost       = 7 // it ran here, and needs memory that is gone
 	ExitGuestReset = 32
 	ExitGuestCrash = 33
 	ExitGuestPanic = 34
+	ExitTimeout    = 124
 )
 
 // ExitCode maps what Wait returned to the exit status of the process.

@@ -129,6 +129,7 @@ func (a *Arrival) open(name string) error {
 		return errors.Join(err, dir.Release(ExitStatus{Code: ExitError, Reason: err.Error()}, nil))
 	}
 	AddMigration(a.Server.API, a.o.Logger)
+	a.Server.API.metrics.MustRegister(arrivalCollector{a.dest})
 	return nil
 }
 

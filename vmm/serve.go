@@ -45,7 +45,7 @@ func Listen(dir *StateDir, console *Console, log *slog.Logger) (*Server, error) 
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{API: NewAPI(dir.Name), dir: dir, log: log, console: console, stop: stop}
 	s.http = &http.Server{
-		Handler: s.API.Mux,
+		Handler: s.API,
 		// Not ReadTimeout: when that is over, net/http gives up a request
 		// that has long been read and is still being worked on, such as a
 		// wait. readJSON bounds the body.

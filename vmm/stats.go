@@ -42,10 +42,11 @@ func (c *exitCounts) count(reason kvm.ExitReason) {
 
 // VCPUs counts the vCPUs' exits, in their order.
 func (vm *VM) VCPUs() []VCPUStats {
-	vm.cpus.mu.Lock()
-	defer vm.cpus.mu.Unlock()
+	vm.cpus.mu.Lock() // which vCPU threads take too: not for longer than this
+	cpus := vm.cpus.cpus
+	vm.cpus.mu.Unlock()
 	all := []VCPUStats{}
-	for _, c := range vm.cpus.cpus {
+	for _, c := range cpus {
 		e := &c.exits
 		all = append(all, VCPUStats{PortIO: e.portIO.Load(), MMIO: e.mmio.Load(), Kicked: e.kicked.Load(), Other: e.other.Load()})
 	}
@@ -56,6 +57,7 @@ func (a *API) stats(w http.ResponseWriter, _ *http.Request) {
 	s := Stats{Uptime: time.Since(a.started), VCPUs: []VCPUStats{}, Devices: []DeviceInfo{}}
 	if vm := a.VM(); vm != nil {
 		s.VCPUs, s.Devices = vm.VCPUs(), vm.VirtioDevices()
+		vm.askGuest()
 	}
 	writeJSON(w, http.StatusOK, s)
 }

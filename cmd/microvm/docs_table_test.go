@@ -20,6 +20,7 @@ var replaced = []struct{ what, by string }{
 	{"unix:/run/microvm/in.sock", "unix:{here}/in.sock"},
 	{"unix:/tmp/in.sock", "unix:{here}/in.sock"},
 	{"/tmp/v.sock", "{here}/v.sock"},
+	{"--listen 127.0.0.1:9180", "--listen 127.0.0.1:0"},
 	{"/etc/microvm/tls", "{here}/tls"},
 	{"/shared/root.img", "{here}/shared.img"},
 	{"/usr/local/share/man/man1", "{here}/man"},

@@ -35,7 +35,7 @@ func (m *migrateRun) dryRun(ctx context.Context, flags *pflag.FlagSet, name stri
 	}
 	found, err := c.CheckMigration(ctx, m.req)
 	if err != nil {
-		return notBegun(err)
+		return err
 	}
 	sayPrograms(&found)
 	r := dryRunReport{VM: name, Destination: m.req.Destination, Program: found.Program, Refused: len(found.Stops()) > 0, Findings: found.Findings}

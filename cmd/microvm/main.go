@@ -21,7 +21,7 @@ const (
 	exitFailure = 1
 	exitUsage   = 2
 	exitNoVM    = 3
-	exitTimeout = 124
+	exitTimeout = vmm.ExitTimeout
 	// exitInterrupted is what shells make of SIGINT: nobody waited for the answer.
 	exitInterrupted = 130
 )
@@ -43,6 +43,7 @@ func init() {
 		&psCommand,
 		&inspectCommand,
 		&statsCommand,
+		&metricsCommand,
 		&consoleCommand,
 		&logsCommand,
 		&pauseCommand,
@@ -144,7 +145,9 @@ func exitStatus(err error) int {
 		return exit.status
 	case errors.Is(err, vmm.ErrNoSuchVM):
 		return exitNoVM
-	case errors.As(err, &api) && api.Code == vmm.CodeTimeout, errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &api):
+		return api.ExitCode
+	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
 	}
 	return vmm.ExitCode(err)

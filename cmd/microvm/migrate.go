@@ -22,9 +22,9 @@ import (
 
 // Exit statuses of a migration that did not complete.
 const (
-	exitRefused = 4
-	exitStays   = 5
-	exitPaused  = 6
+	exitRefused = vmm.ExitRefused
+	exitStays   = vmm.ExitStays
+	exitPaused  = vmm.ExitPaused
 )
 
 var migrateCommand = command{
@@ -308,7 +308,7 @@ func (m *migrateRun) follow(ctx context.Context, name string, ask func(context.C
 		fmt.Fprintf(os.Stderr, "microvm migrate: left; the migration goes on: microvm migrate-status %s\n", name)
 		return nil
 	case err != nil:
-		return notBegun(err)
+		return err
 	}
 	if err := m.print(last.Report); err != nil {
 		return err
@@ -317,16 +317,6 @@ func (m *migrateRun) follow(ctx context.Context, name string, ask func(context.C
 		fmt.Fprintf(os.Stderr, "microvm migrate: to go on once the destination can be reached: microvm migrate %s [DEST] --resume\n", name)
 	}
 	return migrationExit(last)
-}
-
-// notBegun gives a migration that could not begin, for the VM's state or what it
-// was told to use, the exit status of one that is refused.
-func notBegun(err error) error {
-	var api *vmm.APIError
-	if errors.As(err, &api) && (api.Code == vmm.CodeWrongState || api.Code == vmm.CodeRefused) {
-		return &exitError{status: exitRefused, err: err}
-	}
-	return err
 }
 
 // onInterrupt has the first SIGINT or SIGTERM cancel the migration, or leave
@@ -364,15 +354,5 @@ func migrationExit(e vmm.MigrationEvent) error {
 		}
 		return nil
 	}
-	status := map[string]int{
-		vmm.CodeRefused:   exitRefused,
-		vmm.CodeFailed:    exitStays,
-		vmm.CodeCancelled: exitStays,
-		vmm.CodePaused:    exitPaused,
-		vmm.CodeTimeout:   exitTimeout,
-	}[e.Error.Code]
-	if status == 0 {
-		status = exitFailure
-	}
-	return &exitError{status: status, err: e.Error}
+	return e.Error
 }

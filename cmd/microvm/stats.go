@@ -24,7 +24,7 @@ const statsEvery = time.Second
 var statsCommand = command{
 	name:    "stats",
 	summary: "Show what the devices and vCPUs of a VM have done",
-	usage:   "stats VM [--watch] [--format text|json]",
+	usage:   "stats VM [--watch] [--format text|json|prom]",
 	about: `
 Counts since the VM came to this host: for each virtio device its requests by
 their sort, the bytes that they carried, those that failed and how long they
@@ -34,18 +34,24 @@ to this program. Times are upper bounds, each a power of two.
 
 --watch shows them again each second, with what was done in that second (/S), in
 place on a terminal, an object a line with --format json. It ends with status 0
-when the VM ends, and by Ctrl-C.`,
+when the VM ends, and by Ctrl-C.
+
+--format prom is Prometheus' text format, of the migrations of the VM too; microvm
+metrics has it of all VMs.`,
 	examples: []string{"microvm stats a", "microvm stats a --watch", "microvm stats a --format json"},
 	prepare: func(flags *pflag.FlagSet) runner {
 		watch := flags.Bool("watch", false, "each second until the VM ends")
-		format := flags.String("format", "text", "text or json")
+		format := flags.String("format", "text", "text, json or prom")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
 			name, err := oneVM(args)
 			if err != nil {
 				return err
 			}
-			if err := checkFormat(*format, "text"); err != nil {
-				return err
+			if *format == "prom" && *watch {
+				return usagef("--format prom and --watch exclude each other: Prometheus asks as often as it likes (microvm help metrics)")
+			}
+			if *format != "text" && *format != "json" && *format != "prom" {
+				return usagef("--format %s: has to be text, json or prom", *format)
 			}
 			c, err := client.Dial(name)
 			if err != nil {
@@ -53,6 +59,9 @@ when the VM ends, and by Ctrl-C.`,
 			}
 			if *watch {
 				return watchStats(ctx, c, *format, stdout)
+			}
+			if *format == "prom" {
+				return writeMetrics(ctx, c, stdout)
 			}
 			s, err := askStats(ctx, c)
 			if err != nil {
@@ -64,6 +73,18 @@ when the VM ends, and by Ctrl-C.`,
 			return printStats(stdout, s, nil)
 		}
 	},
+}
+
+// writeMetrics writes what the VM shows to Prometheus.
+func writeMetrics(ctx context.Context, c *client.Client, stdout io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	text, err := c.Metrics(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = stdout.Write(text)
+	return err
 }
 
 func askStats(ctx context.Context, c *client.Client) (vmm.Stats, error) {

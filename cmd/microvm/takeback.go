@@ -28,7 +28,7 @@ func takeBack(ctx context.Context, flags *pflag.FlagSet, args []string, force bo
 		return err
 	}
 	if err := c.TakeBackMigration(ctx, vmm.TakeBackRequest{Force: force}); err != nil {
-		return notBegun(err)
+		return err
 	}
 	fmt.Fprintf(os.Stderr, "microvm migrate: VM %s is here again\n", name)
 	return nil

@@ -34,6 +34,8 @@ type RequestCounts struct {
 	// queue to being done: bucket 0 less than 1 us, bucket i from 2^(i-1) to
 	// less than 2^i us. It is empty where that says nothing.
 	Latency []uint64 `json:"latency_log2_us,omitempty"`
+	// TookNS is how long these took in all.
+	TookNS uint64 `json:"took_ns"`
 }
 
 // Of gives the counts of one sort of request, zeros if there is none.
@@ -49,6 +51,7 @@ func (c Counts) Of(sort string) RequestCounts {
 // A Tally is RequestCounts that are being counted, by any goroutines.
 type Tally struct {
 	requests, errors, bytes atomic.Uint64
+	took                    atomic.Uint64 // nanoseconds
 	latency                 [latencyBuckets]atomic.Uint64
 }
 
@@ -62,13 +65,14 @@ func (t *Tally) Add(bytes uint64, took time.Duration, err error) {
 		t.bytes.Add(bytes)
 	}
 	if took >= 0 {
+		t.took.Add(uint64(took))
 		t.latency[min(bits.Len64(uint64(took/time.Microsecond)), latencyBuckets-1)].Add(1)
 	}
 }
 
 // Counts gives what was counted until now. It can be called at any time.
 func (t *Tally) Counts(sort string) RequestCounts {
-	c := RequestCounts{Sort: sort, Requests: t.requests.Load(), Errors: t.errors.Load(), Bytes: t.bytes.Load()}
+	c := RequestCounts{Sort: sort, Requests: t.requests.Load(), Errors: t.errors.Load(), Bytes: t.bytes.Load(), TookNS: t.took.Load()}
 	for i := range t.latency {
 		if n := t.latency[i].Load(); n > 0 {
 			if c.Latency == nil {

@@ -70,7 +70,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // Do makes one call: in, if not nil, is the request's body, out, if not nil,
-// takes the reply's. An error that the VM reported is a *vmm.APIError.
+// takes the reply's: as it is a *[]byte, anything else from JSON. An error that the VM reported is a *vmm.APIError.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -88,6 +88,10 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	if err != nil {
 		return fmt.Errorf("VM %s: %s %s: %w", c.Instance.Name, method, path, err)
+	}
+	if text, ok := out.(*[]byte); ok {
+		*text = b
+		return nil
 	}
 	if out == nil {
 		return nil
@@ -120,6 +124,7 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader) 
 	if json.Unmarshal(b, failed) != nil || failed.Message == "" {
 		return nil, fmt.Errorf("VM %s: %s %s: %s", c.Instance.Name, method, path, resp.Status)
 	}
+	failed.Classify() // a process of an older version does not say
 	return nil, failed
 }
 
@@ -135,6 +140,13 @@ func (c *Client) Stats(ctx context.Context) (vmm.Stats, error) {
 	var s vmm.Stats
 	err := c.Do(ctx, http.MethodGet, "/v1/vm/stats", nil, &s)
 	return s, err
+}
+
+// Metrics is what the VM shows to Prometheus, in its text format.
+func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
+	var text []byte
+	err := c.Do(ctx, http.MethodGet, "/v1/metrics", nil, &text)
+	return text, err
 }
 
 // Pause stops the VM's vCPUs until Resume.

@@ -71,6 +71,9 @@ func (c *Client) followMigration(ctx context.Context, method, path string, reque
 			}
 			continue
 		}
+		if e.Error != nil {
+			e.Error.Classify() // as in send
+		}
 		if e.Report != nil || first {
 			return e, nil
 		}

@@ -163,8 +163,18 @@ type Stats struct {
 	GuestAt time.Duration     `json:"guest_age_ns,omitempty"`
 }
 
-// Counts has the guest's figures among its gauges. Looking at them has the
-// guest asked for others, so that they are newer the next time.
+// Ask has the guest give its figures anew if they are old, and does not wait
+// for that.
+func (b *Balloon) Ask() {
+	b.guest.mu.Lock()
+	old := !b.guest.asked && time.Since(b.guest.at) > statsEvery
+	b.guest.mu.Unlock()
+	if old {
+		go b.guest.ask() // it may wait for a page of the guest's
+	}
+}
+
+// Counts has the guest's figures among its gauges, as it gave them last.
 func (b *Balloon) Counts() virtio.Counts {
 	s := b.Stats()
 	c := virtio.Counts{
@@ -176,12 +186,6 @@ func (b *Balloon) Counts() virtio.Counts {
 	}
 	for name, v := range s.Guest {
 		c.Gauges["guest_"+name] = v
-	}
-	b.guest.mu.Lock()
-	old := !b.guest.asked && time.Since(b.guest.at) > statsEvery
-	b.guest.mu.Unlock()
-	if old {
-		go b.guest.ask() // it may wait for a page of the guest's
 	}
 	return c
 }

@@ -41,14 +41,14 @@ func TestGuestTellsItsFiguresWhenTheyAreWanted(t *testing.T) {
 	q.Wait()
 }
 
-// TestLookingAtTheCountsHasOldFiguresMadeAnew.
-func TestLookingAtTheCountsHasOldFiguresMadeAnew(t *testing.T) {
+// TestOldFiguresAreMadeAnewForWhoAsks, and not for who looks.
+func TestOldFiguresAreMadeAnewForWhoAsks(t *testing.T) {
 	r := newRig(t, Options{}, 0)
 	q := r.queues[2]
 	q.Add(arena, 0, -1, virtiotest.Buf{Data: figures(4, 1)})
 	q.Kick()
 	r.knows(map[string]uint64{"free_bytes": 1})
-	r.balloon.Counts()
+	r.balloon.Ask()
 	g := &r.balloon.guest
 	g.mu.Lock()
 	g.at = g.at.Add(-time.Minute)
@@ -62,6 +62,10 @@ func TestLookingAtTheCountsHasOldFiguresMadeAnew(t *testing.T) {
 	if c := r.balloon.Counts(); c.Gauges["guest_free_bytes"] != 1 || c.Of("statistics").Requests != 1 {
 		t.Errorf("it counts %+v", c)
 	}
+	if _, _, _, back := q.Done(); back {
+		t.Error("figures were made anew for who only looks")
+	}
+	r.balloon.Ask()
 	q.Wait()
 }
 
