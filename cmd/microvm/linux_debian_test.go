@@ -4,6 +4,8 @@ package main
 
 import (
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -18,13 +20,14 @@ func debianDisk(t *testing.T) string {
 	return disk
 }
 
-// bootDebian boots Debian from its disk, and waits until somebody can log in.
-func (h *host) bootDebian(name, disk string) *process {
+// bootDebian boots Debian from its disk, with a card on a host's bridge, and waits
+// until somebody can log in.
+func (n *network) bootDebian(s side, h *host, name, disk string) *process {
 	h.t.Helper()
 	kernel, initrd := linuxFiles(h.t)
 	begun := time.Now()
-	p := h.start("run", "--name", name, "-k", kernel, "-i", initrd, "-p", "console=ttyS0 root=/dev/vda quiet panic=-1",
-		"-m", "512M", "-c", "2", "--disk", disk+",queues=2,serial=root-1")
+	p := n.startIn(s, h, "run", "--name", name, "-k", kernel, "-i", initrd, "-p", "console=ttyS0 root=/dev/vda quiet panic=-1",
+		"-m", "512M", "-c", "2", "--disk", disk+",queues=2,serial=root-1", "--net", "tap=auto,bridge=br0")
 	p.patience = linuxPatience
 	p.awaitOutput("debian login: ")
 	h.t.Logf("a login prompt after %v", time.Since(begun).Round(time.Second/10))
@@ -51,21 +54,46 @@ const work = "fio --name=work --filename=/root/work --size=16M --rw=randwrite --
 const complaints = "dmesg | grep -E 'lockup|stall|starved|clocksource.*(unstable|skew)|blocked for more|BUG:|WARNING:|Call Trace|I/O error|EXT4-fs (error|warning)|device needs reset' | " +
 	"{ echo complaints: $(cat); }"
 
-// TestDebianWorksOnItsDiskWhileItMoves: from the boot by systemd to the reboot,
-// with fio's checks and the kernel's log clean.
-func TestDebianWorksOnItsDiskWhileItMoves(t *testing.T) {
+// upgrade is what apt does to a disk: dpkg makes a package of some hundred files,
+// installs it, looks whether it is all there, and removes it.
+const upgrade = "mkdir -p /root/p/DEBIAN /root/p/opt && cp -a /etc /var/lib/dpkg/info /root/p/opt && " +
+	`printf 'Package: load\nVersion: 1\nArchitecture: all\nMaintainer: root\nDescription: load\n' > /root/p/DEBIAN/control && ` +
+	"dpkg-deb -Znone --build /root/p /root/load.deb > /dev/null && dpkg -i /root/load.deb > /dev/null && diff -r --no-dereference /root/p/opt /opt && " +
+	"dpkg -r load > /dev/null; echo dpkg ended with $? after $(find /root/p -type f | wc -l) files"
+
+// TestDebianWorksOnItsDiskAndTheNetworkWhileItMoves between two hosts: from the
+// boot by systemd to the reboot, with fio's checks and the kernel's log clean, and
+// a TCP connection that stays.
+func TestDebianWorksOnItsDiskAndTheNetworkWhileItMoves(t *testing.T) {
+	const guestIP = "10.111.0.9"
 	disk := debianDisk(t)
 	h := newHost(t)
-	source := h.bootDebian("a", disk)
+	n := newNetwork(t)
+	left, right := n.sides()[0], n.sides()[1]
+	n.bridge(left)
+	n.bridge(right)
+	listener := n.listen(left, 5000)
+	taps := []*capture{n.watch(left, "mvtap0", etherAll), n.watch(right, "mvtap0", etherAll)}
+	source := n.bootDebian(left, h, "a", disk)
 	source.logIn()
 	source.enter("echo failed units: $(systemctl --failed --plain --no-legend)")
 	if line := source.awaitLine("failed units:"); line != "failed units:" {
 		t.Error(line)
 	}
+	source.enter("card=$(ls /sys/class/net | grep -v lo); ip addr add " + guestIP + "/24 dev $card && ip link set $card up && " +
+		"ping -q -c 3 -i 0.2 " + left.ip + " && echo its host answers $card")
+	t.Log(source.awaitLine("its host answers"))
+	source.enter(upgrade)
+	line := source.awaitLine("dpkg ended with")
+	if t.Log(line); !strings.HasPrefix(line, "dpkg ended with 0 ") {
+		t.Error("dpkg does not work")
+	}
 	source.enter(complaints)
 	known := source.awaitLine("complaints:")
 	h.refuse(t, disk)
-	t.Log("logged in")
+	source.enter("bash -c 'exec 3<>/dev/tcp/" + left.ip + "/5000; exec cat <&3 >&3' &")
+	s := accept(t, listener, 1)
+	s.flow(t, "at first", 64<<10)
 	before := h.counts("a", "blk0").Counts.Counters["io_uring"]
 	source.enter(work + "; echo fio ended with $?; tail -n 3 /root/work.out")
 	// Many at a time are done by the io_uring.
@@ -73,19 +101,26 @@ func TestDebianWorksOnItsDiskWhileItMoves(t *testing.T) {
 		source.runs()
 		time.Sleep(100 * time.Millisecond)
 	}
-	t.Log("fio works")
-	dest, addr := h.receive("--name", "b", "--disk", disk)
+	t.Logf("fio works; longest gap on the connection: %v", s.flow(t, "beside fio", 64<<10).Round(time.Millisecond))
+	events := []string{filepath.Join(t.TempDir(), "source"), filepath.Join(t.TempDir(), "destination")}
+	dest := n.startIn(right, h, "receive", "--name", "b", "--listen", "tcp:"+right.ip+":0", "--disk", disk, "--net", "tap=auto,bridge=br0", "--events", events[1])
 	dest.patience = linuxPatience
-	migrate := h.start("migrate", "a", addr, "--postcopy", "--report", "json")
+	addr := dest.awaitLine("tcp:")
+	begun := time.Now()
+	migrate := h.start("migrate", "a", addr, "--postcopy", "--report", "json", "--events", events[0])
 	migrate.patience = linuxPatience
 	migrate.wait(0)
 	source.wait(0)
 	t.Logf("report: %s", migrate.stdout)
+	t.Logf("longest gap on the connection: %v", s.flow(t, "after it has moved", 256<<10).Round(time.Millisecond))
+	logSilence(t, begun, events, taps...)
 	h.refuse(t, disk)
 	if line := dest.awaitLine("fio ended with "); line != "fio ended with 0" {
 		t.Error(line)
 	}
 	t.Log("fio has ended")
+	s.flow(t, "when fio has ended", 64<<10)
+	s.close(t)
 	there := h.counts("b", "blk0")
 	for _, sort := range []string{"read", "write"} {
 		if r := there.Counts.Of(sort); r.Requests == 0 || r.Errors != 0 {
@@ -97,6 +132,8 @@ func TestDebianWorksOnItsDiskWhileItMoves(t *testing.T) {
 			t.Errorf("queue %d has counted %+v", i, q)
 		}
 	}
+	dest.enter("ping -q -c 3 -i 0.2 " + right.ip + " && echo its new host answers")
+	dest.awaitLine("its new host answers")
 	dest.enter(complaints)
 	if line := dest.awaitLine("complaints:"); line != known {
 		t.Errorf("the guest's kernel had %q, and then %q", known, line)
@@ -106,7 +143,7 @@ func TestDebianWorksOnItsDiskWhileItMoves(t *testing.T) {
 	if os.Getenv("MICROVM_TEST_DEBIAN_AGAIN") == "" {
 		return
 	}
-	again := h.bootDebian("a", disk)
+	again := n.bootDebian(right, h, "a", disk)
 	again.logIn()
 	again.enter("md5sum -c /root/sum")
 	again.awaitLine("/root/work: OK")

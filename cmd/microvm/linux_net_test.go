@@ -10,13 +10,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // bridge makes the host's end of the cable a port of a bridge, which takes its
@@ -38,11 +38,25 @@ func (n *network) bridge(s side) {
 	})
 }
 
+// listen waits for connections on a host.
+func (n *network) listen(s side, port int) (l net.Listener) {
+	n.t.Helper()
+	n.in(s.ns, func() {
+		var err error
+		if l, err = net.Listen("tcp", fmt.Sprintf("%s:%d", s.ip, port)); err != nil {
+			n.t.Fatal(err)
+		}
+	})
+	n.t.Cleanup(func() { l.Close() })
+	return l
+}
+
 // A stream is a TCP connection to the guest, which sends back all that it gets.
 // What comes back is checked to be what was sent, in order.
 type stream struct {
 	conn     net.Conn
 	received atomic.Uint64 // bytes
+	more     chan struct{} // received has grown; capacity 1
 	// gap is the longest time, in nanoseconds, in which nothing came.
 	gap atomic.Int64
 }
@@ -96,6 +110,10 @@ func (s *stream) run() error {
 				}
 			}
 			s.received.Add(uint64(n))
+			select {
+			case s.more <- struct{}{}:
+			default:
+			}
 			room <- n
 		}
 	}()
@@ -105,75 +123,97 @@ func (s *stream) run() error {
 	return nil
 }
 
-// listen counts the frames of a protocol with which a guest is announced that
-// reach a bridge, until the test ends.
-func (n *network) listen(s side, protocol uint16, is func(frame []byte) bool) *atomic.Uint64 {
-	n.t.Helper()
-	fd, wire := -1, protocol>>8|protocol<<8
-	n.in(s.ns, func() {
-		link, err := netlink.LinkByName("br0")
-		if err == nil {
-			fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(wire))
-		}
-		if err == nil {
-			err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: wire, Ifindex: link.Attrs().Index})
-		}
-		if err != nil {
-			n.t.Fatal(err)
-		}
-	})
-	f := os.NewFile(uintptr(fd), "packets")
-	count := &atomic.Uint64{}
-	var listening sync.WaitGroup
-	n.t.Cleanup(func() {
-		f.Close()
-		listening.Wait()
-	})
-	listening.Go(func() {
-		for b := make([]byte, 2<<10); ; {
-			n, err := f.Read(b)
-			if err != nil {
-				return
-			}
-			if n >= 42 && is(b[:n]) {
-				count.Add(1)
-			}
-		}
-	})
-	return count
+// streams are connections that a test has open at once.
+type streams struct {
+	all     []*stream
+	running sync.WaitGroup
+	results chan error
 }
 
+// accept takes n connections, and has data flow on them.
+func accept(t *testing.T, listener net.Listener, n int) *streams {
+	t.Helper()
+	s := &streams{results: make(chan error, n)}
+	for range n {
+		conn, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		one := &stream{conn: conn, more: make(chan struct{}, 1)}
+		s.all = append(s.all, one)
+		s.running.Go(func() { s.results <- one.run() })
+	}
+	return s
+}
+
+// flow waits until each has moved so many bytes more, and gives the longest time
+// in which one stood still since the last time.
+func (s *streams) flow(t *testing.T, what string, more uint64) (gap time.Duration) {
+	t.Helper()
+	late := time.After(linuxPatience)
+	for i, one := range s.all {
+		for want := one.received.Load() + more; one.received.Load() < want; {
+			select {
+			case <-one.more:
+			case err := <-s.results:
+				t.Fatalf("%s: a connection breaks: %v", what, err)
+			case <-late:
+				t.Fatalf("%s: connection %d stands still", what, i)
+			}
+		}
+		gap = max(gap, time.Duration(one.gap.Swap(0)))
+	}
+	return gap
+}
+
+// close closes them: until now none has broken.
+func (s *streams) close(t *testing.T) {
+	t.Helper()
+	for _, one := range s.all {
+		one.conn.Close()
+	}
+	s.running.Wait()
+	close(s.results)
+	for err := range s.results {
+		if err != nil {
+			t.Errorf("a connection breaks: %v", err)
+		}
+	}
+}
+
+// peerWork has a guest exchange data with another one, which sends it back, and
+// say so on its console for each 256 KiB; until something else comes back.
+func peerWork(peerIP string) string {
+	const script = `while cat /data/random; do :; done 2> /dev/null & want=$(md5sum < /data/random); n=0; ` +
+		`while [ "$(dd bs=64k count=4 iflag=fullblock 2> /dev/null | md5sum)" = "$want" ]; do n=$((n + 1)); echo peer ok $n > /dev/ttyS0; sleep 0.1; done; ` +
+		`echo peer bad after $n > /dev/ttyS0`
+	return "dd if=/dev/urandom of=/data/random bs=64k count=4 2> /dev/null; echo '" + script + "' > /data/peer; nc " + peerIP + " 6000 -e sh /data/peer &"
+}
+
+// Not what is echoed of the script itself.
+var peerLine, peerEnd = regexp.MustCompile(`peer ok \d+`), regexp.MustCompile(`peer bad after \d+`)
+
 // TestLinuxStaysOnTheNetworkWhereItMoves: a guest with 4 CPUs and 4 pairs of
-// queues is pinged and has four TCP connections open, over which data goes both
-// ways, while it moves by postcopy from a host's bridge to another's. None of
-// them breaks. Its card is in the ninth place, with an interrupt line of the
-// old kind.
+// queues is pinged and has four TCP connections to its host open, and one to
+// another guest, over which data goes both ways, while it moves by postcopy from
+// a host's bridge to another's. None of them breaks. Its card is in the ninth
+// place, with an interrupt line of the old kind.
 func TestLinuxStaysOnTheNetworkWhereItMoves(t *testing.T) {
-	const cpus, guestIP, mac = 4, "10.111.0.9", "02:00:00:00:00:99"
+	const cpus, guestIP, peerIP, mac = 4, "10.111.0.9", "10.111.0.8", "02:00:00:00:00:99"
 	h := newHost(t)
 	kernel, initrd := linuxFiles(t)
 	n := newNetwork(t)
 	left, right := n.sides()[0], n.sides()[1]
 	n.bridge(left)
 	n.bridge(right)
-	var listener net.Listener
-	n.in(left.ns, func() {
-		var err error
-		if listener, err = net.Listen("tcp", left.ip+":5000"); err != nil {
-			t.Fatal(err)
-		}
-	})
-	defer listener.Close()
+	listener := n.listen(left, 5000)
 	hardware, err := net.ParseMAC(mac)
 	if err != nil {
 		t.Fatal(err)
 	}
-	byHost := n.listen(left, 0x8035, func(frame []byte) bool { return bytes.Equal(frame[6:12], hardware) })
-	// Gratuitous ARP: it is the guest's, and about the guest.
-	byGuest := n.listen(left, 0x0806, func(frame []byte) bool {
-		ip := net.ParseIP(guestIP).To4()
-		return bytes.Equal(frame[28:32], ip) && bytes.Equal(frame[38:42], ip)
-	})
+	rarp, arp := n.watch(left, "br0", etherRARP), n.watch(left, "br0", etherARP)
+	taps := []*capture{n.watch(left, "mvtap0", etherAll), n.watch(right, "mvtap0", etherAll)}
 
 	args := []string{"run", "--name", "a", "-k", kernel, "-i", initrd, "-p", "console=ttyS0 panic=-1 mv.job=shell", "-m", "192M",
 		"-c", fmt.Sprint(cpus), "--net", fmt.Sprintf("tap=auto,bridge=br0,queues=%d,mac=%s", cpus, mac)}
@@ -188,86 +228,65 @@ func TestLinuxStaysOnTheNetworkWhereItMoves(t *testing.T) {
 	}
 	source := n.startIn(left, h, args...)
 	source.patience = linuxPatience
+	peer := n.startIn(left, h, "run", "--name", "peer", "-k", kernel, "-i", initrd, "-p", "console=ttyS0 panic=-1 mv.job=shell", "-m", "128M",
+		"--net", "tap=peer,bridge=br0")
+	peer.patience = linuxPatience
 	source.awaitLine(fmt.Sprintf("GUEST READY cpus %d ", cpus))
+	peer.awaitLine("GUEST READY cpus 1 ")
+	peer.enter("ip addr add " + peerIP + "/24 dev eth0 && ip link set eth0 up && echo listening; nc -l -p 6000 -e cat")
+	peer.awaitLine("listening")
 	source.enter("ip addr add " + guestIP + "/24 dev eth0 && ip link set eth0 up && ping -c 2 -i 0.2 " + left.ip + " && dmesg -c > /dev/null && echo pings are answered")
 	source.awaitLine("pings are answered")
+	source.enter(peerWork(peerIP))
+	source.await("what the other guest sends back", peerLine.MatchString)
 	source.enter("for i in 1 2 3 4; do nc " + left.ip + " 5000 -e cat & done; echo started")
-
-	var streams [4]*stream
-	var running sync.WaitGroup
-	results := make(chan error, len(streams))
-	for i := range streams {
-		conn, err := listener.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		s := &stream{conn: conn}
-		streams[i] = s
-		running.Go(func() { results <- s.run() })
-	}
-	// flow waits until each has moved so many bytes more, and gives the
-	// longest time in which one stood still.
-	flow := func(what string, more uint64) (gap time.Duration) {
-		t.Helper()
-		for i, s := range streams {
-			for want, late := s.received.Load()+more, time.Now().Add(linuxPatience); s.received.Load() < want; time.Sleep(time.Millisecond) {
-				select {
-				case err := <-results:
-					t.Fatalf("%s: a connection breaks: %v", what, err)
-				default:
-				}
-				if time.Now().After(late) {
-					t.Fatalf("%s: connection %d stands still", what, i)
-				}
-			}
-			gap = max(gap, time.Duration(s.gap.Swap(0)))
-		}
-		return gap
-	}
-	flow("at first", 64<<10)
-	before := flow("before it moves", 256<<10)
+	s := accept(t, listener, 4)
+	s.flow(t, "at first", 64<<10)
+	before := s.flow(t, "before it moves", 256<<10)
 	if c := h.counts("a", "net0").Counts; c.Gauges["pairs"] != cpus || c.Of("receive").Bytes == 0 || c.Of("receive").Errors+c.Of("transmit").Errors != 0 {
 		t.Errorf("the card has counted %+v", c)
 	}
-	rarp, arp := byHost.Load(), byGuest.Load()
+	rarps, _ := rarp.seen()
+	arps, _ := arp.seen()
 
-	dest := n.startIn(right, h, append([]string{"receive", "--name", "b", "--listen", "tcp:" + right.ip + ":0", "--net", "tap=auto,bridge=br0"}, disks...)...)
+	events := []string{filepath.Join(t.TempDir(), "source"), filepath.Join(t.TempDir(), "destination")}
+	dest := n.startIn(right, h, append([]string{"receive", "--name", "b", "--listen", "tcp:" + right.ip + ":0",
+		"--net", "tap=auto,bridge=br0", "--events", events[1]}, disks...)...)
 	dest.patience = linuxPatience
 	addr := dest.awaitLine("tcp:")
-	migrate := h.start("migrate", "a", addr, "--postcopy", "--verify", "--report", "json")
+	begun := time.Now()
+	migrate := h.start("migrate", "a", addr, "--postcopy", "--verify", "--report", "json", "--events", events[0])
 	migrate.patience = linuxPatience
 	migrate.wait(0)
 	source.wait(0)
-	during := flow("after it has moved", 256<<10)
+	during := s.flow(t, "after it has moved", 256<<10)
 	r := readReport(t, migrate.stdout.String())
 	checkCompleted(t, r, 192<<20, cpus)
 	t.Logf("longest gap on a connection: %v while it moved, %v before; downtime %v, %d faults", during.Round(time.Millisecond), before.Round(time.Millisecond),
 		time.Duration(r.DowntimeNS).Round(time.Millisecond), r.Faults.Count)
-	for late := time.Now().Add(linuxPatience); byHost.Load() == rarp || byGuest.Load() == arp; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(late) {
-			t.Fatalf("announced %d times by its host, %d times by itself", byHost.Load()-rarp, byGuest.Load()-arp)
-		}
-	}
+	t.Logf("report: %s", migrate.stdout)
+	logSilence(t, begun, events, taps...)
+	rarp.await(t, "RARP from its host", len(rarps), func(f *frame) bool { return bytes.Equal(f.head[6:12], hardware) })
+	// Gratuitous: it is the guest's, and about the guest.
+	ip := net.ParseIP(guestIP).To4()
+	arp.await(t, "gratuitous ARP", len(arps), func(f *frame) bool { return bytes.Equal(f.head[28:32], ip) && bytes.Equal(f.head[38:42], ip) })
 	c := h.counts("b", "net0").Counts
 	if c.Gauges["pairs"] != cpus || c.Counters["announcements"] == 0 || c.Of("receive").Requests == 0 || c.Of("receive").Errors+c.Of("transmit").Errors != 0 {
 		t.Errorf("the card has counted %+v there", c)
 	}
 	t.Logf("counted there: %+v", c)
-	for _, s := range streams {
-		s.conn.Close()
-	}
-	running.Wait()
-	close(results)
-	for err := range results {
-		if err != nil {
-			t.Errorf("a connection breaks: %v", err)
-		}
-	}
+	s.close(t)
+	exchanged := len(peerLine.FindAllString(dest.stdout.String(), -1))
+	dest.await("what the other guest sends back", func(text string) bool { return len(peerLine.FindAllString(text, -1)) >= exchanged+2 })
 	dest.enter("ping -c 2 -i 0.2 " + right.ip + " && echo complaints: $(dmesg | grep -iE 'warning|bug:|virtio|lockup|stall|net')")
 	if line := dest.awaitLine("complaints:"); line != "complaints:" {
 		t.Errorf("its kernel has %s", line)
 	}
+	if bad := peerEnd.FindString(screens(source, dest)); bad != "" {
+		t.Errorf("the other guest sends back something else: %s", bad)
+	}
 	dest.enter("poweroff -f")
 	dest.wait(0)
+	h.must(0, "stop", "peer", "--force")
+	peer.wait(0)
 }
