@@ -65,7 +65,12 @@ func (n *notifier) say(lines ...string) {
 	if n == nil {
 		return
 	}
-	if _, err := n.conn.Write([]byte(strings.Join(lines, "\n"))); err != nil {
+	// One that does not read is not to hold the VM up.
+	err := n.conn.SetWriteDeadline(time.Now().Add(sayTime))
+	if err == nil {
+		_, err = n.conn.Write([]byte(strings.Join(lines, "\n")))
+	}
+	if err != nil {
 		slog.Warn("the service manager does not hear how it goes", "err", err)
 	}
 }
@@ -86,6 +91,8 @@ func (n *notifier) stopping(status string) { n.say("STOPPING=1", "STATUS="+statu
 const (
 	// statusEvery is how often the status is brought up to date.
 	statusEvery = time.Second
+	// sayTime is how long the service manager may take to hear something.
+	sayTime = time.Second
 	// extension is how much longer a service that is to end may take while its
 	// VM is between two hosts, and maxExtensions for how long that is asked for.
 	extension     = 30 * time.Second

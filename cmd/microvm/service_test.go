@@ -18,15 +18,16 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"microvm/migration"
 	"microvm/vmm"
 )
 
 // A manager is a service manager's end of NOTIFY_SOCKET.
 type manager struct {
-	t    *testing.T
-	path string
-	conn *net.UnixConn
-	said []string // all lines so far
+	t     *testing.T
+	path  string
+	heard *transcript // lines
+	read  int         // how much of it await has seen
 }
 
 func newManager(t *testing.T, path string) *manager {
@@ -36,27 +37,38 @@ func newManager(t *testing.T, path string) *manager {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return &manager{t: t, path: path, conn: conn}
+	m := &manager{t: t, path: path, heard: newTranscript()}
+	go func() {
+		for b := make([]byte, 4096); ; {
+			n, err := conn.Read(b)
+			if err != nil {
+				return // closed
+			}
+			_, _ = m.heard.Write(append(b[:n:n], '\n')) // it takes all
+		}
+	}()
+	return m
 }
 
-// await reads until a line that begins so has come, and returns it.
-func (m *manager) await(prefix string) string {
+// said is whether a line that begins so has come.
+func (m *manager) said(prefix string) bool {
+	return strings.Contains("\n"+m.heard.String(), "\n"+prefix)
+}
+
+// await returns when a line that begins so has come since the last that was awaited.
+func (m *manager) await(prefix string) {
 	m.t.Helper()
-	var b [4096]byte
-	if err := m.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		m.t.Fatal(err)
-	}
+	late := time.After(patience)
 	for {
-		n, err := m.conn.Read(b[:])
-		if err != nil {
-			m.t.Fatalf("no %s: %v; it said %q", prefix, err, m.said)
+		text, more := m.heard.read()
+		if at := strings.Index("\n"+text[m.read:], "\n"+prefix); at >= 0 {
+			m.read += at + len(prefix)
+			return
 		}
-		lines := strings.Split(string(b[:n]), "\n")
-		m.said = append(m.said, lines...)
-		for _, line := range lines {
-			if strings.HasPrefix(line, prefix) {
-				return line
-			}
+		select {
+		case <-more:
+		case <-late:
+			m.t.Fatalf("no %s; it said %q", prefix, text)
 		}
 	}
 }
@@ -83,8 +95,8 @@ func TestAServiceManagerHearsHowAVMDoes(t *testing.T) {
 		t.Errorf("it is ready: %+v, %v", i, err)
 	}
 	m.await("WATCHDOG=1")
-	if status := "STATUS=running"; !slices.Contains(m.said, status) {
-		t.Errorf("it said %q", m.said)
+	if !m.said("STATUS=running") {
+		t.Errorf("it said %q", m.heard)
 	}
 	h.must(0, "pause", "a")
 	m.await("STATUS=paused")
@@ -96,8 +108,8 @@ func TestAServiceManagerHearsHowAVMDoes(t *testing.T) {
 	if log := vm.stderr.String(); !strings.Contains(log, `"msg":"the guest has not powered off, its power is cut","vm":"a"`) {
 		t.Errorf("its log is %s", log)
 	}
-	if slices.ContainsFunc(m.said, func(line string) bool { return strings.HasPrefix(line, "EXTEND_TIMEOUT_USEC") }) {
-		t.Errorf("it asks for more time: %q", m.said)
+	if m.said("EXTEND_TIMEOUT_USEC") {
+		t.Errorf("it asks for more time: %q", m.heard)
 	}
 }
 
@@ -109,12 +121,57 @@ func TestADestinationIsReadyWhenAVMCanCome(t *testing.T) {
 	dest := h.startFor(m, "receive", "--listen", "tcp:127.0.0.1:0", "--name", "b", "--console", "socket")
 	addr := dest.awaitLine("tcp:")
 	m.await("READY=1")
-	if want := "STATUS=waits for a VM at " + addr; !slices.Contains(m.said, want) {
-		t.Errorf("it said %q, want %q", m.said, want)
+	if want := "STATUS=waits for a VM at " + addr; !m.said(want) {
+		t.Errorf("it said %q, want %q", m.heard, want)
 	}
 	dest.signal(unix.SIGTERM)
 	m.await("STOPPING=1")
 	dest.wait(exitFailure)
+
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	socket, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	var said strings.Builder
+	passed := h.command()
+	// A service manager says in the environment whom it passes a socket.
+	passed.Path, passed.Args = "/bin/sh", []string{"sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" receive --timeout 1ms`, os.Args[0]}
+	passed.ExtraFiles, passed.Stdout = []*os.File{socket}, &said
+	if err := passed.Run(); passed.ProcessState.ExitCode() != exitTimeout || said.String() != migration.ListenAddress(ln).String()+"\n" {
+		t.Errorf("it listens on %q (%v), want %s", &said, err, migration.ListenAddress(ln))
+	}
+}
+
+// A service manager that wants to end the two processes between which a VM is waits
+// for the VM to be whole: nothing is lost, and both end.
+func TestAVMBetweenTwoHostsIsNotEndedByItsServiceManagers(t *testing.T) {
+	h := newHost(t)
+	t.Setenv("WATCHDOG_USEC", "60000")
+	there := newManager(t, filepath.Join(h.root, "there"))
+	dest := h.startFor(there, "receive", "--listen", "tcp:127.0.0.1:0", "--name", "b")
+	addr := dest.awaitLine("tcp:")
+	here := newManager(t, filepath.Join(h.root, "here"))
+	t.Setenv("NOTIFY_SOCKET", here.path)
+	source := h.boot("a", busy, "-m", "128M")
+	os.Unsetenv("NOTIFY_SOCKET")
+	h.must(0, "migrate", "a", addr, "--postcopy", "--postcopy-bandwidth", "100M", "--detach")
+	dest.awaitLine("beat ")
+	source.signal(unix.SIGTERM)
+	dest.signal(unix.SIGTERM)
+	here.await("EXTEND_TIMEOUT_USEC=")
+	there.await("EXTEND_TIMEOUT_USEC=")
+	source.wait(0)
+	dest.wait(0)
+	if !here.said("STATUS=postcopy, migrating: ") || !there.said("STATUS=arriving: ") {
+		t.Errorf("the source said %q, the destination %q", here.heard, there.heard)
+	}
+	checkScreen(t, screens(source, dest))
 }
 
 // The service's command line is one that this program understands.
