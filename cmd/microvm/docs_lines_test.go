@@ -93,7 +93,7 @@ func blocks(text string) (all []block) {
 var columns = regexp.MustCompile(`\s{2,}`)
 
 // picture is what a block has that is no list of commands.
-var picture = regexp.MustCompile(`\S\s{2,}\S|^\s{2,}|[─│▶]| \| .* \| |^[{\[<]`)
+var picture = regexp.MustCompile(`\S\s{2,}\S|^\s{2,}|[─│▶]| \| .* \| |^[{\[<]|^[a-z]+: `) // the last is a log's
 
 // commands are the command lines of a block. One that has lines beginning with "$ " shows output in the others; else
 // each line is a command, and what stands apart by two blanks is said of it. known: it is commands, or a picture.

@@ -53,5 +53,5 @@ var notRun = []struct {
 	{`--take-back`, "it takes a destination that ended at one instant; TestAVMThatNeverRanThereIsTakenBackByHand makes that", hasTest("TestAVMThatNeverRanThereIsTakenBackByHand")},
 	{`^sudo ss -K`, "it takes a kernel with CONFIG_INET_DIAG_DESTROY, and would cut other tests' connections", nil},
 	{`^for vm in `, "it takes a destination for each VM", known},
-	{`^(sudo |apt-get |apt |dpkg |systemctl |journalctl |usermod |modprobe )`, "it changes the machine", nil},
+	{`(^|[ ;])(sudo|apt-get|apt|dpkg|systemctl|journalctl|usermod|modprobe) `, "it changes the machine, or asks its services", nil},
 }
