@@ -258,6 +258,7 @@ func (s *Source) finish(rep *Report, err error) (*Report, error) {
 		}
 	}
 	s.samples.stop()
+	s.samples = nil // a paused migration may be taken up, or taken back
 	s.phase.Store(phase)
 	s.opt.Events.ended(rep)
 	if rep.Result == ResultPaused {

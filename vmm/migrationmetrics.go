@@ -43,8 +43,10 @@ func (s scrape) migration(side migration.Owner, st migration.Status) {
 	seconds := func(ns int64) float64 { return time.Duration(ns).Seconds() }
 	by := string(side)
 	oneOf(s, metricPhase, st.Phase, phases[side], by)
-	s.gauge(metricPages, float64(st.PagesTotal), by)
-	s.gauge(metricPagesLeft, float64(st.PagesLeft), by)
+	if st.PagesTotal > 0 { // else nobody has come yet, and nothing is known
+		s.gauge(metricPages, float64(st.PagesTotal), by)
+		s.gauge(metricPagesLeft, float64(st.PagesLeft), by)
+	}
 	s.counter(metricWire, float64(st.BytesWire), by)
 	if side == migration.OwnerSource { // a destination waits for it to begin
 		s.gauge(metricElapsed, seconds(st.ElapsedNS), by)

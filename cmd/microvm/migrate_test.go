@@ -45,7 +45,7 @@ var reportFields = map[string]string{
 	"downtime": "pause_ns save_ns transfer_ns load_ns resume_ns",
 	"throttle": "max_percent took_ns",
 	"ram":      "bytes_total pages_total pages_zero pages_precopy pages_postcopy pages_requested pages_repeated pages_discarded bytes_wire runs_damaged",
-	"faults":   "count requested async p50_ns p90_ns p99_ns max_ns histogram_log2_us phases",
+	"faults":   "count requested async total_ns p50_ns p90_ns p99_ns max_ns histogram_log2_us phases",
 }
 
 func checkFields(t *testing.T, text string) {
