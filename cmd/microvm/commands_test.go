@@ -36,7 +36,7 @@ func TestUsageErrors(t *testing.T) {
 		{"run -i initrd.gz", exitUsage, "needs a kernel"},
 		{"run -k /no/such/kernel", exitFailure, "/no/such/kernel"},
 		{"ps --format xml", exitUsage, "--format xml"},
-		{"stats a --format prom", exitUsage, "--format prom"},
+		{"stats a --format xml", exitUsage, "--format xml"},
 		{"stats", exitUsage, "give the name of one VM"},
 		{"stats a", exitNoVM, "no such VM"},
 		{"report", exitUsage, "give the file of a report"},
