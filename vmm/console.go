@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 )
 
 // viewerBuffer is how far a viewer may lag behind before it misses some, in bytes.
@@ -51,6 +53,23 @@ func (c *Console) last() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return bytes.Clone(c.past.last())
+}
+
+// LastLines are the last lines of what was printed, at most n, each of at most 256
+// bytes, and without what a terminal or a log would take for more than text.
+func (c *Console) LastLines(n int) []string {
+	lines := strings.Split(strings.TrimRight(string(c.last()), "\r\n"), "\n")
+	lines = lines[max(0, len(lines)-n):]
+	for i, line := range lines {
+		line = strings.ToValidUTF8(line[:min(len(line), 256)], "")
+		lines[i] = strings.Map(func(r rune) rune {
+			if !unicode.IsPrint(r) {
+				return -1
+			}
+			return r
+		}, line)
+	}
+	return lines
 }
 
 // Notice shows the viewers a line of the VMM's own.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -103,5 +104,18 @@ func TestAViewerThatDoesNotReadHoldsNoOtherUp(t *testing.T) {
 		if _, err := io.ReadFull(ours, got); err != nil || !bytes.Equal(got, line) {
 			t.Fatalf("line %d: %q, %v", n, got, err)
 		}
+	}
+}
+
+// They can be put into a log, whatever the guest has printed.
+func TestTheLastLinesAreText(t *testing.T) {
+	c := NewConsole(nil)
+	if got := c.LastLines(3); !slices.Equal(got, []string{""}) {
+		t.Errorf("of nothing: %q", got)
+	}
+	io.WriteString(c, "first\r\n\x1b[31m<0>r\xffed\x1b[0m\a\r\n"+strings.Repeat("é", 300)+"\r\nlast\r\n\r\n")
+	want := []string{"[31m<0>red[0m", strings.Repeat("é", 128), "last"}
+	if got := c.LastLines(3); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

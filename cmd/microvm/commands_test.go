@@ -252,6 +252,10 @@ func TestRunExitsAsTheGuestEnds(t *testing.T) {
 			}
 		})
 	}
+	// Nobody may have looked at the console of a service.
+	if r := h.must(34, "run", "-m", "128M", "--console", "socket", "-p", "beat=50 stop=1 end=panic"); !strings.Contains(r.stderr, "guest: beat 1 ") {
+		t.Errorf("stderr lacks what the guest printed last:\n%s", r.stderr)
+	}
 	if left := h.must(0, "ps", "-a", "-q"); left.stdout != "" {
 		t.Errorf("state is left of %q", left.stdout)
 	}

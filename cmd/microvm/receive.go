@@ -263,5 +263,5 @@ func (r *reception) serve(ctx context.Context, a *vmm.Arrival, vm *vmm.VM, recei
 	if err := <-received; err != nil {
 		return err
 	}
-	return outcome(served)
+	return r.session.outcome(served)
 }

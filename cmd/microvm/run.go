@@ -142,7 +142,7 @@ func runIn(ctx context.Context, dir *vmm.StateDir, config vmm.Config, o sessionO
 		return nil
 	})
 	detach()
-	return outcome(err)
+	return s.outcome(err)
 }
 
 // dirFailed gives a state directory back whose VM came to nothing.

@@ -97,9 +97,18 @@ func (s *session) attach(ctx context.Context, vm *vmm.VM) (detach func(), err er
 	}, nil
 }
 
+// lastLines is how much of a console nobody may have looked at is worth keeping of
+// a guest that failed.
+const lastLines = 30
+
 // outcome prints what a crash left, and turns how a VM ended into a command's
 // error. Preconditions: the terminal is as it was.
-func outcome(err error) error {
+func (s *session) outcome(err error) error {
+	if s.console != nil && !s.stdio && (errors.Is(err, vmm.ErrGuestPanic) || errors.Is(err, vmm.ErrCrash)) {
+		for _, line := range s.console.LastLines(lastLines) {
+			fmt.Fprintf(os.Stderr, "guest: %s\n", line)
+		}
+	}
 	var crash *vmm.CrashError
 	if errors.As(err, &crash) {
 		fmt.Fprint(os.Stderr, crash.Dump())
