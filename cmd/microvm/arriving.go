@@ -11,19 +11,23 @@ import (
 // arrivingEvery is how often receive looks how far it is.
 const arrivingEvery = 200 * time.Millisecond
 
+// logAbove has what is logged from now on stand above the line that shows how a
+// VM arrives, if there is one.
+func (r *reception) logAbove() {
+	live, ok := r.show.(*liveProgress)
+	switch {
+	case ok && r.session.stdio:
+		slog.SetDefault(slog.New(r.session.log.handler(lineEnds{live}, nil)))
+	case ok:
+		slog.SetDefault(slog.New(r.session.log.handler(live, nil)))
+	}
+}
+
 // follow shows how a VM arrives, from when its source has come until all of it
 // is here, or until what it returns is called.
 func (r *reception) follow(status func() migration.Status) (stop func()) {
 	if _, nobody := r.show.(noProgress); nobody {
 		return func() {}
-	}
-	if live, ok := r.show.(*liveProgress); ok {
-		// What is logged meanwhile goes above the line.
-		if r.session.stdio {
-			slog.SetDefault(slog.New(slog.NewTextHandler(lineEnds{live}, nil)))
-		} else {
-			slog.SetDefault(slog.New(slog.NewTextHandler(live, nil)))
-		}
 	}
 	over, ended := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -158,6 +158,11 @@ func TestWhoReadsTheEventsHearsAllOfAMigrationWithACut(t *testing.T) {
 	if n := kinds(soFar); n["pass"] != 2 || n["downtime total"] != 1 || n["end"] != 0 {
 		t.Errorf("until COMPLETE: %v", n)
 	}
+	drawn := filepath.Join(h.root, "a.svg")
+	h.must(0, "migrate-status", "a", "--plot", drawn)
+	if text, err := os.ReadFile(drawn); err != nil || !strings.Contains(string(text), "goes on: postcopy-active") || !strings.Contains(string(text), "</svg>") {
+		t.Errorf("drawn until COMPLETE: %v\n%s", err, text)
+	}
 	watcher := h.start("migrate-status", "a", "--events", "--watch")
 	watcher.awaitOutput("postcopy-active")
 	relay.cut()
@@ -179,6 +184,14 @@ func TestWhoReadsTheEventsHearsAllOfAMigrationWithACut(t *testing.T) {
 	}
 	if watcher.stdout.String() != read(here) {
 		t.Errorf("migrate-status and migrate tell different events:\n%s\n%s", watcher.stdout, read(here))
+	}
+	for file, want := range map[string]string{here: "connections broken for", there: "as the destination saw it"} {
+		if page := h.must(0, "report", file, "--format", "html").stdout; !strings.Contains(page, want) || !strings.Contains(page, "Recoveries") {
+			t.Errorf("%q is not in the picture of %s:\n%s", want, file, page)
+		}
+	}
+	if text := h.must(0, "report", here).stdout; !strings.Contains(text, "by hybrid: completed") {
+		t.Errorf("as text: %s", text)
 	}
 	for _, c := range []struct {
 		file, side, vm string

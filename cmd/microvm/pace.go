@@ -26,29 +26,32 @@ type piece struct {
 
 // line describes a status in at most so many columns; 0 is no limit.
 func (p *pace) line(s migration.Status, columns int) string {
-	pieces := []piece{{fmt.Sprintf("%-15s", s.Phase), 0}}
+	pieces := []piece{{string(s.Phase), 0}}
 	add := func(rank int, format string, args ...any) {
 		pieces = append(pieces, piece{fmt.Sprintf(format, args...), rank})
 	}
-	add(1, "%8s left", bytesText(s.PagesLeft*pageSize))
+	left := bytesText(s.PagesLeft * pageSize)
 	first := p.since(s)
 	if took := time.Duration(s.ElapsedNS - first.ElapsedNS); took > 0 {
 		perSecond := func(now, before uint64) float64 { return float64(now-min(before, now)) / took.Seconds() }
-		add(2, "%8s/s", bytesText(uint64(perSecond(s.BytesWire, first.BytesWire))))
-		if s.Waits != nil || s.Faults > 0 {
-			add(5, "%4.0f faults/s", perSecond(s.Faults, first.Faults))
-		}
-		if s.P99NS > 0 {
-			add(4, "p99 %v", roundTo3(time.Duration(s.P99NS)))
-		}
 		// What is left falls slower than bytes go where pages go again, and
 		// faster where they are zeros.
 		if falls := perSecond(first.PagesLeft, s.PagesLeft); falls > 0 && s.PagesLeft > 0 {
-			add(3, "%v to go", timeLeft(float64(s.PagesLeft)/falls))
+			left += fmt.Sprintf(", %v", timeLeft(float64(s.PagesLeft)/falls))
 		}
+		add(1, "%s left", left)
+		add(2, "%s/s", bytesText(uint64(perSecond(s.BytesWire, first.BytesWire))))
+		if s.Waits != nil || s.Faults > 0 {
+			add(4, "%.0f faults/s", perSecond(s.Faults, first.Faults))
+		}
+		if s.P99NS > 0 {
+			add(3, "p99 %v", roundTo3(time.Duration(s.P99NS)))
+		}
+	} else {
+		add(1, "%s left", left)
 	}
 	if s.Throttle > 0 {
-		add(6, "slowed by %d %%", s.Throttle)
+		add(5, "slowed by %d %%", s.Throttle)
 	}
 	return fit(pieces, columns)
 }

@@ -208,6 +208,7 @@ func passedSocket() string {
 var hugepagesHere = map[string]*bool{"same": nil, "on": new(true), "off": new(false)}
 
 func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
+	r.logAbove()
 	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Program: readVersion().text(), Recover: r.recover, Disks: r.disks, Nets: r.nets, Vsock: r.vsock, Hugepages: r.hugepages, MaxConnections: r.connections, TLS: r.tls, Events: r.events, SocketGroup: r.session.group})
 	if err != nil {
 		return err

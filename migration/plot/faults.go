@@ -41,9 +41,16 @@ func (r *Record) asked() (marks []mark, what string) {
 	if len(marks) > 1 {
 		return marks, "Requests for pages per second"
 	}
+	// No wait ends while no page comes, and there are no ticks either.
 	marks = nil
+	broken, n := r.broken(), 0.0
 	for _, s := range r.faults.all() {
-		marks = append(marks, mark{s.at, float64(s.count)})
+		for len(broken) > 0 && broken[0].to <= s.at {
+			marks = append(marks, mark{broken[0].to, n})
+			broken = broken[1:]
+		}
+		n = float64(s.count)
+		marks = append(marks, mark{s.at, n})
 	}
 	return marks, "Faults per second"
 }
@@ -85,12 +92,12 @@ func (r *Record) faultsOverTime(c *canvas, y float64) float64 {
 	v := axis{p.y + p.h, -p.h, most * 1.05}
 	p.leftAxis(v, countTicks(v.span, 4))
 	p.bottomAxis(t, timeTicks(t.span, 10))
+	p.broken(t, r.broken(), from)
 	var line []point
 	for i, rate := range rates {
 		line = append(line, point{t.at(float64(i) * float64(step)), v.at(rate)}, point{t.at(float64(i+1) * float64(step)), v.at(rate)})
 	}
 	c.area("faults", line, []point{{line[0].x, v.from}, {line[len(line)-1].x, v.from}})
-	p.recoveries(t, r.broken(), from, false)
 	c.line("rule", p.x, v.from, p.x+p.w, v.from)
 	return p.y + p.h + 16
 }

@@ -3,6 +3,8 @@ package plot
 import (
 	"fmt"
 	"slices"
+
+	"microvm/migration"
 )
 
 // stops draws when the guest stood still: the parts of the downtime, then what
@@ -16,7 +18,11 @@ func (r *Record) stops(p panel, y float64) float64 {
 func (r *Record) downtimeBar(p panel, y float64) float64 {
 	if r.total <= 0 {
 		p.c.text("h ink", p.x, y, "Downtime")
-		p.c.text("t dim", p.x, y+22, "The guest did not stop, or it is not known for how long.")
+		text := "The guest has not stopped, or it is not known for how long."
+		if d := r.downtime; r.Side == migration.OwnerDestination && d.LoadNS+d.ResumeNS > 0 {
+			text = fmt.Sprintf("Here: load %s, resume %s; the source knows the whole.", timeText(d.LoadNS), timeText(d.ResumeNS))
+		}
+		p.c.text("t dim", p.x, y+22, text)
 		return y + 22
 	}
 	p.c.text("h ink", p.x, y, "Downtime: "+timeText(r.total))

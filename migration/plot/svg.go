@@ -136,6 +136,8 @@ func (r *Record) tiles(c *canvas, y float64) float64 {
 		}
 		add("Total", timeText(took), note)
 		add("Memory", bytesText(rep.RAM.BytesTotal), bytesText(rep.RAM.BytesWire)+" on the wire")
+	} else if r.end != nil {
+		add("Total", timeText(took), "")
 	} else {
 		add("So far", timeText(took), "")
 	}

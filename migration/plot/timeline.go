@@ -77,6 +77,8 @@ func (r *Record) timeline(c *canvas, y float64) float64 {
 	v := axis{p.y + p.h, -p.h, top}
 	p.leftAxis(v, byteTicks(top, 5))
 	p.bottomAxis(t, timeTicks(t.span, 10))
+	stopped := r.stop(p, t)
+	p.broken(t, r.broken(), 0)
 	// Each kind is drawn down to the axis, over those that stand on it.
 	for k := len(kinds) - 1; k >= 0; k-- {
 		if sent.of()[k] == 0 {
@@ -106,8 +108,8 @@ func (r *Record) timeline(c *canvas, y float64) float64 {
 			p.c.text("s dim", p.x+6, v.at(all)-5, text)
 		}
 	}
-	r.stop(p, t)
-	p.recoveries(t, r.broken(), 0, true)
+	stopped()
+	p.brokenFor(t, r.broken())
 	c.line("rule", p.x, v.from, p.x+p.w, v.from)
 	return p.y + p.h + 16
 }
@@ -164,41 +166,53 @@ func (r *Record) phaseStrip(p panel, until time.Duration) {
 	}
 }
 
-// stop marks the downtime.
-func (r *Record) stop(p panel, t axis) {
+// stop marks the downtime. What it returns writes how long that was.
+func (r *Record) stop(p panel, t axis) (say func()) {
 	from, ok := r.entered(string(migration.PhaseDevice))
 	if !ok || r.total <= 0 {
-		return
+		return func() {}
 	}
 	x := t.at(float64(from))
 	w := max(t.at(float64(from)+float64(r.total))-x, 1.5)
 	p.c.rect("stop", x, p.y, w, p.h, "downtime: "+timeText(r.total))
 	text := "downtime " + timeText(r.total)
-	if x+w+width(11, text)+8 > p.x+p.w {
-		p.c.text("s ink end", x-4, p.y+14, text)
-		return
+	return func() {
+		if x+w+width(11, text)+8 > p.x+p.w {
+			p.c.text("s ink end", x-4, p.y+14, text)
+			return
+		}
+		p.c.text("s ink", x+w+4, p.y+14, text)
 	}
-	p.c.text("s ink", x+w+4, p.y+14, text)
 }
 
-// recoveries marks the times without connections. Times are less offset.
-func (p panel) recoveries(t axis, all []interval, offset time.Duration, named bool) {
-	drawn := p.x
-	for i, r := range all {
+// broken marks the times without connections. Times are less offset.
+func (p panel) broken(t axis, all []interval, offset time.Duration) {
+	drawn := p.x - 1
+	for _, r := range all {
 		from, to := t.at(float64(r.from-offset)), t.at(float64(r.to-offset))
-		if to <= p.x || to-drawn < 0.5 && i > 0 {
-			continue
+		if to <= p.x || to < drawn+0.5 {
+			continue // not in sight, or too close to the one before
 		}
 		drawn = to
-		text := fmt.Sprintf("connections broken for %s", timeText(int64(r.to-r.from)))
-		p.c.rect("broken", from, p.y, max(to-from, 1.5), p.h, text)
+		p.c.rect("broken", from, p.y, max(to-from, 1.5), p.h, brokenText(r))
 		p.c.line("edge", from, p.y, from, p.y+p.h)
-		switch {
-		case !named:
+	}
+}
+
+func brokenText(r interval) string {
+	return "connections broken for " + timeText(int64(r.to-r.from))
+}
+
+// brokenFor says how long each was, if there is room.
+func (p panel) brokenFor(t axis, all []interval) {
+	for i, r := range all {
+		from, to := t.at(float64(r.from)), t.at(float64(r.to))
+		text := brokenText(r)
+		switch y := p.y + 50; {
 		case width(11, text)+8 < to-from:
-			p.c.text("s ink mid", (from+to)/2, p.y+56, text)
-		case len(all) < 8 && from+width(11, text) < p.x+p.w:
-			p.c.text("s ink", from+4, p.y+56+float64(i)*15, text)
+			p.c.text("s ink mid", (from+to)/2, y, text)
+		case len(all) <= 4 && from+width(11, text)+8 < p.x+p.w:
+			p.c.text("s ink", max(to, from+1.5)+4, y+float64(i)*15, text)
 		}
 	}
 }
