@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"microvm/vmm/confine"
 )
 
 // maxBody bounds what a client of the API may send.
@@ -31,6 +33,8 @@ type API struct {
 	name    string
 	started time.Time
 	vm      atomic.Pointer[VM]
+	// confined is what holds of the process, nil before it is confined.
+	confined atomic.Pointer[confine.Status]
 }
 
 // NewAPI makes the API of the VM that is, or is going to be, called name.
@@ -98,10 +102,12 @@ type Info struct {
 	Migrating bool      `json:"migrating"`
 	PID       int       `json:"pid"`
 	Started   time.Time `json:"started"`
+	// Confinement is what its process has given up, nil if nothing.
+	Confinement *confine.Status `json:"confinement,omitempty"`
 }
 
 func (a *API) inspect(w http.ResponseWriter, _ *http.Request) {
-	info := Info{State: StateIncoming, PID: os.Getpid(), Started: a.started}
+	info := Info{State: StateIncoming, PID: os.Getpid(), Started: a.started, Confinement: a.confined.Load()}
 	if vm := a.VM(); vm != nil {
 		info.Config, info.State, info.Migrating = vm.UserConfig(), vm.State(), vm.Migrating()
 	}

@@ -39,6 +39,7 @@ type ArrivalOptions struct {
 // An Arrival is a VM on its way in from another host.
 //
 //	a, err := NewArrival(options)
+//	err = a.Confine(listener, confinement)
 //	go a.Receive(ctx, listener)
 //	vm := <-a.Runs()
 //	err = a.Server.Serve(ctx, vm, ...)
@@ -51,6 +52,10 @@ type Arrival struct {
 	dest *migration.Destination
 	vm   *VM
 	runs chan *VM
+	// confinement is what Confine was given, nil without; listening the path of
+	// the unix socket where it listens, or empty.
+	confinement *Confinement
+	listening   string
 }
 
 // NewArrival prepares. A VM that is given a name can be asked for by that name
@@ -152,6 +157,9 @@ func (a *Arrival) build(ctx context.Context, config []byte) (migration.Destinati
 		if err := a.open(vm.Name()); err != nil {
 			return nil, errors.Join(err, vm.Close())
 		}
+	}
+	if err := a.confineBuilt(vm); err != nil {
+		return nil, errors.Join(err, vm.Close())
 	}
 	a.o.Events.SetVM(vm.Name())
 	a.vm = vm

@@ -84,6 +84,8 @@ type StateDir struct {
 	lock *os.File
 	// group may use the VM, -1 is none: see Share.
 	group int
+	// ahead are files that are open to be written in the end, by name: see leave.
+	ahead map[string]*os.File
 }
 
 // OpenStateDir makes the directory for a VM, mode 0700, and takes it for this
@@ -190,7 +192,7 @@ func (d *StateDir) writePID() error {
 // there is one, stays, and with it how the VM ended and what it printed last.
 func (d *StateDir) Release(exit ExitStatus, printed []byte) error {
 	_, err := os.Stat(d.LogPath())
-	keep := err == nil
+	keep := err == nil || d.ahead != nil
 	if keep {
 		b, err := json.Marshal(exit)
 		if err != nil {

@@ -80,6 +80,10 @@ func (d *StateDir) listen(name string) (*net.UnixListener, error) {
 
 // write writes one of the directory's files.
 func (d *StateDir) write(name string, b []byte) error {
+	if f := d.ahead[name]; f != nil {
+		_, err := f.Write(b)
+		return errors.Join(err, f.Close())
+	}
 	path := filepath.Join(d.Path, name)
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		return err

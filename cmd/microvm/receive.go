@@ -24,7 +24,7 @@ import (
 var receiveCommand = command{
 	name:    "receive",
 	summary: "Take in a VM from another host and run it",
-	usage:   "receive --listen tcp:HOST:PORT|unix:PATH|fd:N [--name NAME] [--hugepages same|on|off] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N] [--tls-dir DIR] [--events FILE|-] [--progress auto|plain|json|none]",
+	usage:   "receive --listen tcp:HOST:PORT|unix:PATH|fd:N [--name NAME] [--hugepages same|on|off] [--console stdio|socket|off] [--timeout D] [--recover D] [--max-connections N] [--tls-dir DIR] [--jail DIR,uid=N,gid=N[,cgroup=PATH]] [--events FILE|-] [--progress auto|plain|json|none]",
 	about: `
 Waits for one migration, builds the VM that it describes, and runs it as if it
 had been started here. The first line on stdout is the address to migrate to;
@@ -63,6 +63,10 @@ its console is not on this terminal (--console), until all of it is here.
 
 --vsock PATH is where programs of this host find a VM that has a vsock device: its
 connections end at the source, and new ones are made here.
+
+Before it reads what a source says, the process gives up what no VM needs that it may
+be handed, and the rest when it has built one: see microvm help run, and
+docs/security.md. With --tls-dir it can read no other files of the host.
 
 Whoever can connect to the address can hand this host a VM: say --tls-dir, which
 lets in only who has a certificate of yours, or listen on a network that only
@@ -104,6 +108,9 @@ nor within --timeout.`,
 			}
 			show, err := newProgress(progress, os.Stderr)
 			if err := errors.Join(err, options.check()); err != nil {
+				return err
+			}
+			if err := onlyTLS(options.confinement, tlsDir); err != nil {
 				return err
 			}
 			if listen == "" {
@@ -217,6 +224,9 @@ func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) 
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(signals)
+	if err := a.Confine(ln, *r.session.confinement); err != nil {
+		return err
+	}
 	addr := migration.ListenAddress(ln).String()
 	fmt.Fprintln(stdout, addr)
 	waiting, arrived := context.WithCancel(ctx)

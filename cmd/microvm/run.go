@@ -14,7 +14,7 @@ import (
 var runCommand = command{
 	name:    "run",
 	summary: "Boot a VM",
-	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--net tap=auto[,bridge=NAME]]... [--rng] [--balloon SIZE] [--vsock cid=N] [--virtio-console] [--name NAME] [--detach] [--config FILE] [--print-config]",
+	usage:   "run [-k KERNEL] [-i INITRD] [-p CMDLINE] [-c CPUS] [-m SIZE] [--disk FILE[,ro]]... [--net tap=auto[,bridge=NAME]]... [--rng] [--balloon SIZE] [--vsock cid=N] [--virtio-console] [--name NAME] [--detach] [--tls-dir DIR] [--jail DIR,uid=N,gid=N[,cgroup=PATH]] [--config FILE] [--print-config]",
 	about: `
 Without -k the embedded tiny kernel boots, a small guest for tests; -p has its
 parameters then, such as "work=write order=rand beat=1000".
@@ -59,6 +59,13 @@ With --console stdio, the default, this terminal is the guest's serial console:
 Ctrl-a x ends the VM. A first SIGINT, SIGTERM or SIGHUP ends it too, unless part
 of it lives on another host; a second one ends it in any case.
 
+Before the guest runs, the process gives up what it needs no longer: capabilities,
+system calls that it never makes, files that are not the VM's (docs/security.md).
+What --seccomp kill ends has died of SIGSYS: status 159 in a shell; --seccomp log
+has the kernel log such calls instead. With --tls-dir DIR it can read no file of the
+host but those in DIR, where migrations from here then have to have theirs. --jail
+takes root, and makes less of it.
+
 Exit status: 0 the guest powered off, was stopped or has migrated; 1 error;
 2 usage; 32 the guest reset itself; 33 it crashed (triple fault, KVM internal
 error; registers on stderr); 34 its kernel panicked.`,
@@ -78,6 +85,9 @@ error; registers on stderr); 34 its kernel panicked.`,
 				return err
 			}
 			if err := f.session.check(); err != nil {
+				return err
+			}
+			if err := onlyTLS(f.session.confinement, f.tlsDir); err != nil {
 				return err
 			}
 			said, err := f.assemble()
@@ -133,6 +143,9 @@ func runIn(ctx context.Context, dir *vmm.StateDir, config vmm.Config, o sessionO
 		return serverFailed(server, errors.Join(err, vm.Close()))
 	}
 	err = server.Serve(ctx, vm, func() error {
+		if err := server.Confine(vm, *o.confinement); err != nil {
+			return err
+		}
 		if err := vm.Start(); err != nil {
 			return err
 		}

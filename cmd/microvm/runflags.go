@@ -24,6 +24,7 @@ type runFlags struct {
 	detach bool
 	file   string
 	print  bool
+	tlsDir string
 }
 
 func newRunFlags(flags *pflag.FlagSet) *runFlags {
@@ -43,6 +44,7 @@ func newRunFlags(flags *pflag.FlagSet) *runFlags {
 	flags.StringVar(&f.vsock, "vsock", "", "`cid=N[,path=UDS]` of a vsock device")
 	flags.StringVar(&f.balloon, "balloon", "", "`size` of a memory balloon, with options: SIZE[,deflate-on-oom][,free-page-reporting]")
 	flags.BoolVar(&f.said.RNG, "rng", false, "give the guest a source of random bytes")
+	flags.StringVar(&f.tlsDir, "tls-dir", "", "the only `folder` that migrations from here may have TLS's files from, and that can be read (default any)")
 	f.session = addSessionFlags(flags)
 	flags.StringVar(&f.file, "config", "", "`file` with a VM's config in JSON; other flags go before what it says")
 	flags.BoolVar(&f.print, "print-config", false, "print the config as JSON, and run nothing")

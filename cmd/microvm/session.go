@@ -38,12 +38,16 @@ type sessionOptions struct {
 	// grace is how long the guest may take to power off after the first signal,
 	// 0 for none: the power is cut.
 	grace time.Duration
+	// confinement is what the flags say of it, after check.
+	confine     *confineFlags
+	confinement *vmm.Confinement
 }
 
 func addSessionFlags(flags *pflag.FlagSet) *sessionOptions {
 	o := &sessionOptions{}
 	flags.StringVar(&o.group, "socket-group", "", "a `group` whose members may use the VM: its API, its console and its log")
 	flags.DurationVar(&o.grace, "stop-timeout", 0, "at a signal, press the guest's power button and give it so long before the power is cut (default: cut it at once)")
+	o.confine = newConfineFlags(flags)
 	o.log = addLogFlags(flags)
 	return o
 }
@@ -52,6 +56,10 @@ func addSessionFlags(flags *pflag.FlagSet) *sessionOptions {
 func (o *sessionOptions) check() error {
 	if o.grace < 0 {
 		return usagef("--stop-timeout %v: has to be 0 or more", o.grace)
+	}
+	var err error
+	if o.confinement, err = o.confine.parse(); err != nil {
+		return err
 	}
 	return o.log.check()
 }

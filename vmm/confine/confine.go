@@ -62,10 +62,7 @@ func Apply(o Options) (Status, error) {
 	if rules != nil {
 		defer rules.close()
 	}
-	if err := o.Jail.enter(); err != nil {
-		return s, err
-	}
-	if err := o.drop(&s); err != nil {
+	if err := giveUp(o.Keep | o.Jail.capabilities()); err != nil {
 		return s, err
 	}
 	if rules != nil {
@@ -73,6 +70,14 @@ func Apply(o Options) (Status, error) {
 			return s, err
 		}
 		s.Landlock = rules.abi
+	}
+	if o.Jail != nil {
+		if err := o.Jail.enter(); err != nil {
+			return s, err
+		}
+		if err := keepOnly(o.Keep); err != nil {
+			return s, err
+		}
 	}
 	if err := o.describe(&s); err != nil {
 		return s, err
@@ -92,6 +97,9 @@ func Apply(o Options) (Status, error) {
 // prepare does what needs the host's files, and what the process may still do.
 func (o Options) prepare(s *Status) (*ruleset, error) {
 	if err := limit(); err != nil {
+		return nil, err
+	}
+	if err := o.Jail.prepare(); err != nil {
 		return nil, err
 	}
 	if !o.Landlock {
@@ -128,14 +136,13 @@ func limit() error {
 	return nil
 }
 
-// drop gives up privileges in every thread.
-func (o Options) drop(s *Status) error {
-	err := keepOnly(o.Keep)
-	if err == nil {
-		err = onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
+// giveUp gives up privileges in every thread.
+func giveUp(allBut uint64) error {
+	if err := keepOnly(allBut); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("give up privileges: %w", err)
+	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
+		return fmt.Errorf("no_new_privs: %w", err)
 	}
 	return nil
 }

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// threadStatuses are fields of /proc/PID/task/*/status.
+func threadStatuses(t *testing.T, pid int) (all []map[string]string) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		fields := make(map[string]string)
+		for line := range strings.Lines(string(text)) {
+			name, value, _ := strings.Cut(line, ":")
+			fields[name] = strings.TrimSpace(value)
+		}
+		all = append(all, fields)
+	}
+	if len(all) < 4 {
+		t.Fatalf("process %d has %d threads", pid, len(all))
+	}
+	return all
+}
+
+// expectThreads compares the fields of every thread.
+func expectThreads(t *testing.T, pid int, want map[string]string) {
+	t.Helper()
+	for _, s := range threadStatuses(t, pid) {
+		for name, value := range want {
+			if s[name] != value {
+				t.Errorf("process %d, thread %s: %s is %q, want %q", pid, s["Pid"], name, s[name], value)
+			}
+		}
+	}
+}
+
+// A VM's process has given up what it does not need: one that boots a guest before
+// that runs, one that takes a guest in before it hears of one, and the rest then.
+// One of them goes to jail besides, and its guest moves from there.
+func TestAVMsProcessKeepsOnlyWhatItNeeds(t *testing.T) {
+	needKVM(t)
+	if os.Geteuid() != 0 {
+		t.Skip("there is little to give up; run this test as root")
+	}
+	h := newHost(t)
+	jail := filepath.Join(h.root, "jail")
+	if err := os.Mkdir(jail, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	source := h.boot("a", "beat=50", "--jail", jail+",uid=65534,gid=65534")
+	nothing := map[string]string{"NoNewPrivs": "1", "Seccomp": "2", "CapPrm": "0000000000000000", "CapEff": "0000000000000000"}
+	expectThreads(t, source.cmd.Process.Pid, nothing)
+	expectThreads(t, source.cmd.Process.Pid, map[string]string{"Uid": "65534\t65534\t65534\t65534", "Gid": "65534\t65534\t65534\t65534", "Groups": ""})
+	if root, err := os.Readlink(fmt.Sprintf("/proc/%d/root", source.cmd.Process.Pid)); err != nil || root != jail {
+		t.Errorf("its root is %q, %v", root, err)
+	}
+	dest, addr := h.receive("--name", "b")
+	expectThreads(t, dest.cmd.Process.Pid, map[string]string{"NoNewPrivs": "1", "Seccomp": "2"})
+	h.migrate("a", addr)
+	expectThreads(t, dest.cmd.Process.Pid, nothing)
+	info, err := h.inspect("b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := info.Confinement; c == nil || c.Seccomp != "kill" || c.Landlock == 0 && c.NoLandlock == "" {
+		t.Errorf("inspect says of it: %+v", c)
+	}
+}
+
+// ordinaryUser has root make what an ordinary user has been given access to, in
+// namespaces of its own, and goes on as that user.
+const ordinaryUser = `
+set -e
+mkdir "$D/dev"; mount -t tmpfs none "$D/dev"
+for d in kvm userfaultfd net/tun; do
+	mkdir -p "$D/dev/$(dirname $d)"
+	mknod -m 666 "$D/dev/$d" c 10 $((0x$(stat -c %T /dev/$d)))
+	mount --bind "$D/dev/$d" "/dev/$d"
+done
+ip tuntap add dev tap7 mode tap user 65534; ip link set tap7 up
+chown 65534 "$D/state"
+cd /
+exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all --bounding-set=-all sh -e -c '
+	"$MICROVM" run --name net --net tap=tap7 -m 128M -p "beat=20 stop=2" --console stdio
+	"$MICROVM" demo -m 128M -c 1
+'`
+
+// Whoever may open /dev/kvm and /dev/userfaultfd, and has a tap, is no less than
+// root.
+func TestAnOrdinaryUserRunsAndMovesAVM(t *testing.T) {
+	needKVM(t)
+	if os.Geteuid() != 0 {
+		t.Skip("to become another user takes root; run this test as root")
+	}
+	h := newHost(t)
+	if err := os.Chmod(h.root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(h.root, "state")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(h.root, "microvm") // its own may be in a folder that is root's
+	if err := os.WriteFile(binary, program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", ordinaryUser)
+	cmd.Env = append(os.Environ(), beMicrovm+"=1", "D="+h.root, "MICROVM="+binary, "MICROVM_STATE_DIR="+state, "TMPDIR="+state)
+	cmd.WaitDelay = patience
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	if s := out.String(); !strings.Contains(s, "end\r\n") || !strings.Contains(s, "verified   true") {
+		t.Errorf("%s", s)
+	}
+}
