@@ -56,7 +56,7 @@ func TestAfterACancelASlowedGuestRunsAtFullSpeedAgain(t *testing.T) {
 	before := source.pace()
 	dest := h.start("receive", "--name", "b", "--listen", "tcp:127.0.0.1:0")
 	mover := h.start("migrate", "a", dest.awaitLine("tcp:"), "--mode", "precopy", "--auto-converge", "--downtime", "1ns", "--bandwidth", "1M")
-	h.awaitStatus("a", "guest slowed by 9")
+	h.awaitStatus("a", "slowed by 9")
 	slow := source.pace()
 	h.must(0, "migrate-cancel", "a")
 	mover.wait(exitStays)
