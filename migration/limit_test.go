@@ -3,6 +3,7 @@ package migration
 import (
 	"context"
 	"errors"
+	"net"
 	"testing"
 	"time"
 )
@@ -17,4 +18,19 @@ func TestADeadlineUnderABandwidthLimitIsATimeout(t *testing.T) {
 	if ctx.Err() == nil {
 		t.Error("before the deadline")
 	}
+}
+
+// TestWhoWaitsForHisTurnHearsThatThePeerIsGone, in words that a person can do
+// something with.
+func TestWhoWaitsForHisTurnHearsThatThePeerIsGone(t *testing.T) {
+	main, far := net.Pipe()
+	urgent, farUrgent := net.Pipe()
+	defer farUrgent.Close()
+	l := newLink(main, urgent, nil)
+	go l.listen(&Source{ram: &outgoing{}})
+	go far.Close()
+	if err := newLimiter(1).wait(l.alive, 10*limiterBurst); !errors.Is(err, errPeerGone) {
+		t.Errorf("%v", err)
+	}
+	<-l.closed
 }

@@ -42,9 +42,13 @@ type link struct {
 	resumed chan uint32
 	closed  chan struct{}   // closed when the reader has ended
 	alive   context.Context // ends with the reader
-	died    context.CancelFunc
+	died    context.CancelCauseFunc
 	err     error // why; valid after closed
 }
+
+// errPeerGone is what whoever waits for his turn to send hears when there is
+// nobody to send to any more; explain knows more.
+var errPeerGone = errors.New("the connections ended")
 
 func newLink(main, urgent net.Conn, multi []net.Conn) *link {
 	l := &link{
@@ -56,7 +60,7 @@ func newLink(main, urgent net.Conn, multi []net.Conn) *link {
 		resumed: make(chan uint32, 1),
 		closed:  make(chan struct{}),
 	}
-	l.alive, l.died = context.WithCancel(context.Background())
+	l.alive, l.died = context.WithCancelCause(context.Background())
 	return l
 }
 
@@ -81,7 +85,7 @@ func (l *link) close() {
 func (l *link) listen(s *Source) {
 	urgentThread()
 	defer close(l.closed)
-	defer l.died()
+	defer l.died(errPeerGone)
 	err := l.read(s)
 	l.err = errShutEarly(err)
 	if err == nil || errors.As(err, new(*FailedError)) {

@@ -3,6 +3,7 @@ package vmm
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -51,6 +52,9 @@ func (c Confinement) grants(p confinePlace) []confine.Grant {
 			grants = append(grants, confine.Grant{Path: "/dev/net/tun", Access: confine.Device})
 		}
 		for _, d := range p.disks {
+			if _, err := os.Stat(d); errors.Is(err, fs.ErrNotExist) {
+				d = filepath.Dir(d) // it may come before its VM does
+			}
 			grants = append(grants, confine.Grant{Path: d, Access: confine.ReadWrite})
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"microvm/devices/virtio"
 	"microvm/devices/virtio/balloon"
 	"microvm/migration"
+	"microvm/vmm/confine"
 )
 
 // A description is what the API says of itself.
@@ -75,7 +76,7 @@ var schemaTypes = map[string]any{
 	"TakeBackRequest": TakeBackRequest{}, "Outlook": migration.Outlook{}, "Finding": migration.Finding{}, "MigrationEvent": MigrationEvent{}, "MigrationError": APIError{}, "Event": migration.Event{},
 	"Status": migration.Status{}, "Waits": migration.Waits{}, "FaultReport": migration.FaultReport{}, "FaultPhases": migration.FaultPhases{},
 	"Report": migration.Report{}, "Downtime": migration.Downtime{}, "ThrottleReport": migration.ThrottleReport{},
-	"RAMReport": migration.RAMReport{}, "CompressionReport": migration.CompressionReport{},
+	"Confinement": confine.Status{}, "RAMReport": migration.RAMReport{}, "CompressionReport": migration.CompressionReport{},
 }
 
 // Every field that a reply can have is described, with its kind, and none that

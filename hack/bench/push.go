@@ -9,7 +9,7 @@ import (
 
 // linkRate is the rate of the link that push makes of the loopback, in bytes a second: slow enough for the lab's CPU,
 // which is emulated.
-const linkRate = 30e6
+const linkRate = 5e6
 
 // push is the rate at which postcopy moves memory over a link with a long round trip, as a share of the
 // rate that the link is given.

@@ -150,6 +150,7 @@ func TestADriverThatSaysNothingIsReachedAllTheSame(t *testing.T) {
 	if h := r.expect(opRequest); h.dstPort != 52 {
 		t.Errorf("%+v", h)
 	}
+	r.expect(opReset) // for nobody answers
 	r.connectAndTalk(t, 81)
 }
 
