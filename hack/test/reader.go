@@ -90,6 +90,9 @@ func (r *reader) endTest(e event) {
 		text = r.output[k].String()
 	}
 	inner := r.inner[k]
+	if !strings.Contains(e.Test, "/") {
+		r.all.took = append(r.all.took, took{name, e.Elapsed})
+	}
 	switch e.Action {
 	case "pass":
 		if !inner {

@@ -33,7 +33,7 @@ func TestResultsAreCountedAndShown(t *testing.T) {
 {"Action":"pass","Package":"microvm/kvm","Test":"TestA","Elapsed":1}
 {"Action":"pass","Package":"microvm/kvm","Elapsed":1.5}`,
 		counts: "1 ran, 1 passed, 0 skipped, 0 failed", good: true,
-		shown: []string{"ok   unit     kvm"}, hidden: []string{"chatter"},
+		shown: []string{"ok   unit     kvm", "    1.0 s unit: kvm.TestA\n"}, hidden: []string{"chatter"},
 	}, {
 		name: "one subtest fails, one is skipped",
 		events: `{"Action":"run","Package":"microvm/kvm","Test":"TestA"}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -13,13 +15,27 @@ type summary struct {
 	failed      []string
 	skipped     []skipped
 	broken      []string // what failed without being a test: a package that does not build, a deadline
+	took        []took   // whole tests, with their subtests
 }
+
+// took is how long a test did, in seconds.
+type took struct {
+	name    string
+	seconds float64
+}
+
+// slowest is how many of the tests that took longest are named.
+const slowest = 12
 
 type skipped struct{ name, remedy string }
 
 func (s *summary) good() bool { return len(s.failed) == 0 && len(s.broken) == 0 && s.ran > 0 }
 
 func (s *summary) print(w io.Writer) {
+	slices.SortFunc(s.took, func(a, b took) int { return cmp.Compare(b.seconds, a.seconds) })
+	for _, t := range s.took[:min(slowest, len(s.took))] {
+		fmt.Fprintf(w, "%7.1f s %s\n", t.seconds, t.name)
+	}
 	fmt.Fprintln(w)
 	for _, b := range s.broken {
 		fmt.Fprintf(w, "BROKEN  %s\n", b)
