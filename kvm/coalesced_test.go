@@ -7,9 +7,9 @@ import (
 )
 
 // TestCoalescedWritesWaitInOrderAndNoneIsLost: writes to a zone cost no exit until
-// the ring is full; whoever drains it finds them all, oldest first.
+// KVM takes the ring for full; whoever drains it finds them all, oldest first.
 func TestCoalescedWritesWaitInOrderAndNoneIsLost(t *testing.T) {
-	const at, room = 0x100008, maxCoalesced - 1
+	const at, room, half = 0x100008, maxCoalesced - 1, maxCoalesced / 2
 	for _, writes := range []uint32{5, room, room + 30} {
 		g := newGuest(t, open(t), false, nil)
 		ring, err := g.cpu.MMIORing()
@@ -40,7 +40,7 @@ func TestCoalescedWritesWaitInOrderAndNoneIsLost(t *testing.T) {
 			if !m.Write {
 				break
 			}
-			if exits > 0 || writes <= room {
+			if exits >= int(writes)/half {
 				t.Fatalf("%d writes: exit %d is a write, with %d kept", writes, exits, len(got))
 			}
 			take(m.Addr, m.Data)
