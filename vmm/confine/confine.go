@@ -55,6 +55,9 @@ const maxFiles = 16384
 // Landlock is none, but said in the Status.
 func Apply(o Options) (Status, error) {
 	s := Status{Seccomp: o.Seccomp}
+	if !letHurry() {
+		o.Keep |= Capabilities(unix.CAP_SYS_NICE)
+	}
 	rules, err := o.prepare(&s)
 	if err != nil {
 		return s, err
@@ -117,10 +120,14 @@ func (o Options) prepare(s *Status) (*ruleset, error) {
 // RLIMIT_NICE counts: down to -15.
 const urgentNice = 20 + 15
 
+// letHurry lets threads of this process go before others without CAP_SYS_NICE, if
+// it may: that takes CAP_SYS_RESOURCE, which root often lacks in a container.
+func letHurry() bool {
+	return unix.Prlimit(0, unix.RLIMIT_NICE, &unix.Rlimit{Cur: urgentNice, Max: urgentNice}, nil) == nil
+}
+
 // limit bounds the process's resources.
 func limit() error {
-	// Instead of CAP_SYS_NICE, where that is there now.
-	_ = unix.Prlimit(0, unix.RLIMIT_NICE, &unix.Rlimit{Cur: urgentNice, Max: urgentNice}, nil)
 	if err := unix.Prlimit(0, unix.RLIMIT_CORE, &unix.Rlimit{}, nil); err != nil {
 		return fmt.Errorf("RLIMIT_CORE: %w", err)
 	}

@@ -213,9 +213,18 @@ func TestEveryThreadIsConfined(t *testing.T) {
 	if len(statuses) < 10 {
 		t.Fatalf("%d threads", len(statuses))
 	}
+	// The right to go before others stays where no limit can stand for it.
+	left := strings.Repeat("0", 16)
+	had, err := held()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if had.effective&Capabilities(unix.CAP_SYS_RESOURCE) == 0 {
+		left = fmt.Sprintf("%016x", had.effective&Capabilities(unix.CAP_SYS_NICE))
+	}
 	for _, s := range statuses {
 		for name, want := range map[string]string{
-			"NoNewPrivs": "1", "Seccomp": "2", "CapPrm": strings.Repeat("0", 16), "CapEff": strings.Repeat("0", 16), "CapAmb": strings.Repeat("0", 16),
+			"NoNewPrivs": "1", "Seccomp": "2", "CapPrm": left, "CapEff": left, "CapAmb": strings.Repeat("0", 16),
 		} {
 			if s[name] != want {
 				t.Errorf("thread %s: %s is %s, want %s", s["Pid"], name, s[name], want)
@@ -231,6 +240,9 @@ func init() {
 			return nil, err
 		}
 		defer threads(2)()
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 20-urgentNice); err != nil {
+			return nil, fmt.Errorf("a thread that guests wait for cannot go before others: %w", err)
+		}
 		return taskStatuses()
 	}
 }
