@@ -1,12 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,16 +93,12 @@ func TestAConsoleSaysWhyItEndsAndMayWaitForMore(t *testing.T) {
 // awaitViewers returns when so many consoles are connected to a process.
 func awaitViewers(t *testing.T, p *process, n int) {
 	t.Helper()
-	for late := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	askUntil(t, patience, func() (bool, string) {
 		unixSockets, err := os.ReadFile("/proc/net/unix")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.Count(string(unixSockets), p.h.root+"/a/console.sock") >= 1+n {
-			return
-		}
-		if time.Now().After(late) {
-			t.Fatalf("%d consoles are not connected:\n%s", n, unixSockets)
-		}
-	}
+		return strings.Count(string(unixSockets), p.h.root+"/a/console.sock") >= 1+n,
+			fmt.Sprintf("%d consoles are not connected:\n%s", n, unixSockets)
+	})
 }

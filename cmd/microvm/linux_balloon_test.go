@@ -32,16 +32,13 @@ func (p *process) rss() int {
 // how much that is.
 func (p *process) awaitRSS(what string, right func(mib int) bool) int {
 	p.t.Helper()
-	for end := time.Now().Add(p.patience); ; time.Sleep(50 * time.Millisecond) {
-		now := p.rss()
-		if right(now) {
-			p.t.Logf("%s: %d MiB", what, now)
-			return now
-		}
-		if time.Now().After(end) {
-			p.t.Fatalf("%s: the VM takes %d MiB of the host's memory", what, now)
-		}
-	}
+	now := 0
+	askUntil(p.t, p.patience, func() (bool, string) {
+		now = p.rss()
+		return right(now), fmt.Sprintf("%s: the VM takes %d MiB of the host's memory", what, now)
+	})
+	p.t.Logf("%s: %d MiB", what, now)
+	return now
 }
 
 // balloon asks a VM of its balloon.
@@ -61,15 +58,12 @@ func (h *host) balloon(name string) balloon.Stats {
 // awaitBalloon waits until it holds so many MiB.
 func (h *host) awaitBalloon(name string, mib uint64) balloon.Stats {
 	h.t.Helper()
-	for end := time.Now().Add(linuxPatience); ; time.Sleep(50 * time.Millisecond) {
-		s := h.balloon(name)
-		if s.Actual == mib<<20 {
-			return s
-		}
-		if time.Now().After(end) {
-			h.t.Fatalf("the balloon is to hold %d MiB: %+v", mib, s)
-		}
-	}
+	var s balloon.Stats
+	askUntil(h.t, linuxPatience, func() (bool, string) {
+		s = h.balloon(name)
+		return s.Actual == mib<<20, fmt.Sprintf("the balloon is to hold %d MiB: %+v", mib, s)
+	})
+	return s
 }
 
 // TestLinuxLendsItsMemoryToItsHost by a balloon and by saying what is free, gets
@@ -80,7 +74,7 @@ func TestLinuxLendsItsMemoryToItsHost(t *testing.T) {
 	h := newHost(t)
 	p := h.start("run", "--name", "a", "-k", kernel, "-i", initrd, "-p", "console=ttyS0 panic=-1", "-m", "256M", "-c", "2",
 		"--rng", "--balloon", "0,deflate-on-oom,free-page-reporting")
-	p.patience = 90 * time.Second /*XX*/
+	p.patience = 90 * time.Second
 	p.awaitLine("GUEST READY cpus 2 ")
 	p.enter("echo rng is $(cat /sys/class/misc/hw_random/rng_current), gives $(dd if=/dev/hwrng bs=64 count=4 2> /dev/null | wc -c)")
 	p.awaitLine("rng is virtio_rng.0, gives 256")

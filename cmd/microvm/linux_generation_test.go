@@ -32,10 +32,7 @@ func TestLinuxThatMayGoOnTwiceMakesItsRandomNumbersAnew(t *testing.T) {
 	relay := newRelay(t, addr, "POSTCOPY_RUN", 0)
 	migrate := h.start("migrate", "a", relay.addr, "--postcopy", "--recover", "1s")
 	migrate.patience = linuxPatience
-	relay.awaitHeld()
-	relay.ln.Close()
-	relay.cut()
-	relay.letPass()
+	relay.loseHeld()
 	dest.awaitError("migration paused")
 	dest.signal(unix.SIGTERM)
 	h.awaitPhase("a", migration.PhasePostcopyPaused)

@@ -19,10 +19,7 @@ func breakFor(h *host, dest string, flags ...string) (migrate *process) {
 	h.t.Helper()
 	relay := newRelay(h.t, dest, "RAM", 64<<20)
 	migrate = h.start(append([]string{"migrate", "a", relay.addr, "--postcopy", "--verify", "--report", "json"}, flags...)...)
-	relay.awaitHeld()
-	relay.ln.Close()
-	relay.cut()
-	relay.letPass()
+	relay.loseHeld()
 	return migrate
 }
 

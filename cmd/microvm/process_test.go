@@ -141,6 +141,22 @@ func (p *process) runs() {
 	}
 }
 
+// askUntil asks again and again whether something is so, for as long as it may
+// take. It is for what nothing tells of when it comes about: a count, what the
+// kernel says of a process. ask says too what is found in place of it.
+func askUntil(t *testing.T, within time.Duration, ask func() (so bool, found string)) {
+	t.Helper()
+	for late := time.Now().Add(within); ; time.Sleep(20 * time.Millisecond) {
+		so, found := ask()
+		if so {
+			return
+		}
+		if time.Now().After(late) {
+			t.Fatal(found)
+		}
+	}
+}
+
 // await returns when the process has printed what want looks for on stdout.
 func (p *process) await(what string, want func(text string) bool) {
 	p.t.Helper()

@@ -184,6 +184,16 @@ func (r *relay) awaitHeld() {
 // letPass ends the hold-up.
 func (r *relay) letPass() { r.letting.Do(func() { close(r.release) }) }
 
+// loseHeld returns when the message is here, and then no line is left between the
+// two sides: it never arrives, and nobody comes through again.
+func (r *relay) loseHeld() {
+	r.t.Helper()
+	r.awaitHeld()
+	r.ln.Close()
+	r.cut()
+	r.letPass()
+}
+
 // cut breaks every connection.
 func (r *relay) cut() {
 	r.mu.Lock()

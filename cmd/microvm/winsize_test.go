@@ -52,19 +52,15 @@ func (h *host) awaitSize(name string, columns, rows uint64) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	for late := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	askUntil(h.t, patience, func() (bool, string) {
 		s, err := c.Stats(h.t.Context())
 		if err != nil {
 			h.t.Fatal(err)
 		}
 		gauges := s.Devices[len(s.Devices)-1].Counts.Gauges
-		if gauges["columns"] == columns && gauges["rows"] == rows {
-			return
-		}
-		if time.Now().After(late) {
-			h.t.Fatalf("the console's size is %v, want %d columns and %d rows", gauges, columns, rows)
-		}
-	}
+		return gauges["columns"] == columns && gauges["rows"] == rows,
+			fmt.Sprintf("the console's size is %v, want %d columns and %d rows", gauges, columns, rows)
+	})
 }
 
 // TestTheGuestsConsoleHasTheSizeOfTheTerminal that is attached to it: the VM's
