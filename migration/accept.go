@@ -59,8 +59,9 @@ func (s *session) missing() string {
 // acceptor turns whoever connects into a session: one main channel, then the
 // other channels of the same migration, in any order. It goes on for as long as the listener
 // is open, so that a stranger or a second source is told why it is refused, and
-// so that the one source may come back when its connections broke. That it
-// dials again says that they did, even if this side has not noticed.
+// so that the one source may come back when its connections broke. A whole new
+// session says that they did, even if this side has not noticed; its main channel
+// alone may be that of an attempt that the source gave up, come late.
 type acceptor struct {
 	log      *slog.Logger
 	limit    int                // of connections for bulk
@@ -195,9 +196,6 @@ func (a *acceptor) admit(c net.Conn, h wire.Hello) error {
 	tune(c, h)
 	switch h.Role {
 	case wire.RoleMain:
-		if a.newest != nil {
-			a.newest.close()
-		}
 		if a.half != nil {
 			a.half.close()
 		}
@@ -212,6 +210,9 @@ func (a *acceptor) admit(c net.Conn, h wire.Hello) error {
 	}
 	if a.half.missing() != "" {
 		return nil
+	}
+	if a.newest != nil {
+		a.newest.close()
 	}
 	a.newest, a.half, a.begun = a.half, nil, true
 	select {

@@ -89,6 +89,29 @@ func TestAMigrationThatIsPausedCanBeTakenUpByAPerson(t *testing.T) {
 	}
 }
 
+// The main channel of an attempt that its source gave up may come late, behind
+// the connections of the attempt that got through. It does not break them.
+func TestAnAttemptThatWasGivenUpDoesNotBreakWhatCameOfTheNext(t *testing.T) {
+	l := &ledger{}
+	r := receiveWith(t, l, DestinationOptions{}, buildOwned(t, l, nil))
+	var s *sender
+	_, addr := newProxy(t, r.addr, func(at point, message []byte) (int, bool) {
+		if at == (point{mainLeg, "RAM", 2}) {
+			h := helloOf(s.source.id, wire.RoleMain)
+			h.Resume = true
+			late, w := open(t, r.addr, h)
+			if w.Version != wire.Version {
+				t.Errorf("refused: %s", w.Refusal)
+			}
+			late.Close()
+		}
+		return len(message), false
+	})
+	s = send(t, l, addr, Options{Verify: true})
+	err := s.run()
+	s.arrived(r, s.report, err, 0)
+}
+
 // While the source tries by itself, waits between two attempts, or hangs in
 // one, another address counts at once.
 func TestAPersonMayChangeTheAddressWhileTheSourceTries(t *testing.T) {
