@@ -127,6 +127,7 @@ func runAsChild(pidFile string, config vmm.Config, o sessionOptions) error {
 	if err := os.Chdir("/"); err != nil {
 		slog.Warn("this process keeps its working directory", "err", err)
 	}
+	o.log.keepLast = true
 	runs := false
 	err = runIn(context.Background(), dir, config, o, func() {
 		runs = true

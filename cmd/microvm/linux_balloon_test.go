@@ -72,7 +72,7 @@ func (h *host) awaitBalloon(name string, mib uint64) balloon.Stats {
 func TestLinuxLendsItsMemoryToItsHost(t *testing.T) {
 	kernel, initrd := linuxFiles(t)
 	h := newHost(t)
-	p := h.start("run", "--name", "a", "-k", kernel, "-i", initrd, "-p", "console=ttyS0 panic=-1", "-m", "256M", "-c", "2",
+	p := h.start("run", "--name", "a", "-k", kernel, "-i", initrd, "-p", linuxCmdline, "-m", "256M", "-c", "2",
 		"--rng", "--balloon", "0,deflate-on-oom,free-page-reporting")
 	p.patience = 90 * time.Second
 	p.awaitLine("GUEST READY cpus 2 ")

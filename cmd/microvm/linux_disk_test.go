@@ -43,7 +43,7 @@ func newDisk(t *testing.T) string {
 func (h *host) startWithDisk(name, job string, disk ...string) *process {
 	h.t.Helper()
 	kernel, initrd := linuxFiles(h.t)
-	args := []string{"run", "--name", name, "-k", kernel, "-i", initrd, "-p", "console=ttyS0 panic=-1 " + job, "-m", "256M", "-c", "2"}
+	args := []string{"run", "--name", name, "-k", kernel, "-i", initrd, "-p", linuxCmdline + " " + job, "-m", "256M", "-c", "2"}
 	for _, d := range disk {
 		args = append(args, "--disk", d)
 	}

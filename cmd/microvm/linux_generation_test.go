@@ -21,7 +21,7 @@ func TestLinuxThatMayGoOnTwiceMakesItsRandomNumbersAnew(t *testing.T) {
 	}
 	_, initrd := linuxFiles(t)
 	h := newHost(t)
-	source := h.start("run", "--name", "a", "-k", kernel, "-i", initrd, "-p", "console=ttyS0 panic=-1 mv.job=shell", "-m", "256M")
+	source := h.start("run", "--name", "a", "-k", kernel, "-i", initrd, "-p", linuxCmdline+" mv.job=shell", "-m", "256M")
 	source.patience = linuxPatience
 	source.awaitLine("GUEST READY cpus 1 ")
 	source.enter("echo drivers $(ls /sys/bus/acpi/drivers | grep -c vmgenid), forks $(dmesg | grep -c 'virtual machine fork')")

@@ -14,6 +14,10 @@ import (
 // emulated, and busy.
 const linuxPatience = 8 * time.Minute
 
+// linuxCmdline is what every Linux guest is told. Where one of its CPUs hangs, the
+// console has what each of them is at.
+const linuxCmdline = "console=ttyS0 panic=-1 sysctl.kernel.softlockup_all_cpu_backtrace=1"
+
 // bootLinux starts a VM with the Linux guest of the lab, and waits until it
 // is at its init. job is what it does then, in words of its command line.
 func (h *host) bootLinux(name, memory string, cpus int, job string) *process {
@@ -25,7 +29,7 @@ func (h *host) bootLinux(name, memory string, cpus int, job string) *process {
 // bootLinuxFrom does so with another initramfs.
 func (h *host) bootLinuxFrom(kernel, initrd, name, memory string, cpus int, job string) *process {
 	h.t.Helper()
-	p := h.start("run", "--name", name, "-k", kernel, "-i", initrd, "-p", "console=ttyS0 panic=-1 "+job,
+	p := h.start("run", "--name", name, "-k", kernel, "-i", initrd, "-p", linuxCmdline+" "+job,
 		"-m", memory, "-c", fmt.Sprint(cpus))
 	p.patience = linuxPatience
 	p.awaitLine(fmt.Sprintf("GUEST READY cpus %d ", cpus))

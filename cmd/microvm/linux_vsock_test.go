@@ -134,7 +134,7 @@ func TestLinuxTalksThroughVsockAndHVC0WhereItMoves(t *testing.T) {
 	h := newHost(t)
 	here, there := filepath.Join(h.root, "here.sock"), filepath.Join(h.root, "b", "vsock.sock")
 	source := h.start("run", "--name", "a", "-k", kernel, "-i", withVsockProgram(t, initrd), "-m", "128M", "-c", "2",
-		"-p", "console=ttyS0 panic=-1 mv.job=shell mv.tty=hvc0", "--virtio-console", "--vsock", "cid=42,path="+here)
+		"-p", linuxCmdline+" mv.job=shell mv.tty=hvc0", "--virtio-console", "--vsock", "cid=42,path="+here)
 	source.patience = linuxPatience
 	source.awaitLine("GUEST READY cpus 2 ")
 	source.enter("echo answer $((6 * 7)) on $(tty)")

@@ -16,6 +16,8 @@ import (
 type logOptions struct {
 	format string
 	level  slog.Level
+	// keepLast: stderr is a file that has to be kept from growing.
+	keepLast bool
 }
 
 func addLogFlags(flags *pflag.FlagSet) *logOptions {
@@ -39,6 +41,13 @@ func (o *logOptions) start(raw bool) {
 	var w io.Writer = os.Stderr
 	if raw {
 		w = lineEnds{w}
+	}
+	if o.keepLast {
+		if log, err := newLogFile(os.Stderr, logMost); err == nil {
+			w = log
+		} else {
+			slog.Warn("the log grows without bound", "err", err)
+		}
 	}
 	if toJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) {
 		slog.SetDefault(slog.New(o.journalHandler(w)))

@@ -23,7 +23,8 @@ var logsCommand = command{
 	about: `
 What the VM's process has to say, also after it has ended: a crash's registers
 are here. One that was started without --detach logs to its own stderr, which
-systemd keeps in the journal: journalctl -u microvm@a.
+systemd keeps in the journal: journalctl -u microvm@a. Of a long log there are the last
+4 to 8 MiB.
 
 --console is what the guest printed: the last 64 KiB, which the VM's process keeps in
 memory, and leaves beside the log of a VM that was started with --detach when it has
@@ -64,11 +65,15 @@ func copyLog(ctx context.Context, i vmm.Instance, follow bool, stdout io.Writer)
 		return err
 	}
 	defer log.Close()
+	lines, err := readLog(log)
+	if err != nil {
+		return err
+	}
 	for {
 		// The VM is asked for before the log is read: what it wrote last is there.
 		now, err := vmm.FindInstance(i.Name)
 		ended := err != nil || !now.Running || now.PID != i.PID
-		if _, err := io.Copy(stdout, log); err != nil || ended || !follow {
+		if _, err := io.Copy(stdout, lines); err != nil || ended || !follow {
 			return err
 		}
 		select {

@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -71,9 +73,11 @@ func (h *host) startWith(files []*os.File, args ...string) *process {
 	return p
 }
 
-// quit ends all processes so that they print what each goroutine is at.
+// quit ends all processes so that they print what each goroutine is at, and shows
+// where their threads are in the kernel.
 func (h *host) quit() {
 	for _, p := range h.processes {
+		h.t.Logf("microvm %s, in the kernel:\n%s", p.cmd.Args[1], kernelStacks(p.cmd.Process.Pid))
 		_ = p.cmd.Process.Signal(unix.SIGQUIT) // it may have ended
 		p.stacks = true
 	}
@@ -84,6 +88,23 @@ func (h *host) quit() {
 		case <-late: // a vCPU that waits for memory keeps it
 		}
 	}
+}
+
+// kernelStacks is where each thread of a process is in the kernel, as far as that
+// can be told: a kernel may be built without stacks.
+func kernelStacks(pid int) string {
+	var b strings.Builder
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	for _, dir := range threads {
+		for _, file := range []string{"stat", "wchan", "syscall", "stack"} {
+			text, err := os.ReadFile(filepath.Join(dir, file))
+			if err != nil {
+				text = []byte(err.Error())
+			}
+			fmt.Fprintf(&b, "%s: %s\n", file, bytes.TrimSpace(text))
+		}
+	}
+	return b.String()
 }
 
 // complaints is what it said on stderr: the last of it, or every stack.
@@ -191,6 +212,7 @@ func (p *process) awaitOn(out *transcript, what string, want func(text string) b
 			}
 			return
 		case <-late:
+			p.h.quit()
 			p.t.Fatalf("microvm %s: no %s", p.cmd.Args[1], what)
 		}
 	}
