@@ -102,7 +102,7 @@ func table(mem int) []row {
 	rows = append(rows, networkRows()...)
 	rows = append(rows, row{"boot", "boot: process start to the guest's init", boot{}, "init", milliseconds, "0.8x"})
 	for _, rtt := range []int{1, 5, 20} {
-		rows = append(rows, row{"push", fmt.Sprintf("postcopy push at %d ms of round trip, share of the link", rtt), push{rtt: rtt, mem: mem}, "share", percent, "over 90 %"})
+		rows = append(rows, row{fmt.Sprintf("push-%d", rtt), fmt.Sprintf("postcopy push at %d ms of round trip, share of the link", rtt), push{rtt: rtt, mem: mem}, "share", percent, "over 90 %"})
 	}
 	return rows
 }
