@@ -54,6 +54,7 @@ func (in *inbound) advise(body []byte) error {
 	if err := in.sayPageSizes(a); err != nil {
 		return err
 	}
+	d.collect = holdCollector()
 	// Armed this early, userfaultfd puts what comes by precopy in place as
 	// well, three times as fast as first touches would.
 	p, err := newPager(blocks, d.sums, d.request)

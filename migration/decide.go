@@ -72,7 +72,11 @@ func (o *Options) decide(p pass) (verdict, string) {
 	case o.Timeout > 0 && p.elapsed >= o.Timeout && o.TimeoutSwitches:
 		return verdictSwitch, fmt.Sprintf("%s; the timeout of %v is over", state, o.Timeout)
 	case o.Mode == ModePrecopy && o.Rounds > 0 && p.number >= o.Rounds:
-		return verdictGiveUp, fmt.Sprintf("%s, not within the downtime of %v; no more passes were allowed", state, target)
+		verdict := verdictGiveUp
+		if o.TimeoutSwitches {
+			verdict = verdictSwitch
+		}
+		return verdict, fmt.Sprintf("%s, not within the downtime of %v; no more passes were allowed", state, target)
 	}
 	return verdictGoOn, state
 }

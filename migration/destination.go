@@ -61,6 +61,7 @@ type Destination struct {
 	machine DestinationMachine
 	terms   payloadTerms // not changed once there is a pager; for all readers then
 	sums    *sums
+	collect func()     // has garbage be collected again
 	loaded  chan error // has the loader's result
 	loader  sync.WaitGroup
 	whole   bool // every page is here, and userfaultfd is gone
@@ -82,7 +83,7 @@ func NewDestination(build Builder, opt DestinationOptions) *Destination {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &Destination{build: build, opt: opt, log: opt.Log, began: time.Now(), fatal: make(chan error, 1)}
+	d := &Destination{build: build, opt: opt, log: opt.Log, began: time.Now(), fatal: make(chan error, 1), collect: func() {}}
 	d.givenUp, d.giveUp = context.WithCancelCause(context.Background())
 	d.alone, d.abandon = context.WithCancel(context.Background())
 	d.phase.events = opt.Events
@@ -154,7 +155,10 @@ func (d *Destination) Status() Status {
 // in place, when ctx ends, or after [Destination.Abandon] is the guest lost; the
 // error then is a [LostError].
 func (d *Destination) Receive(ctx context.Context, ln net.Listener) (err error) {
-	defer func() { d.opt.Events.received(err) }()
+	defer func() {
+		d.collect()
+		d.opt.Events.received(err)
+	}()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(d.givenUp, func() {

@@ -15,6 +15,7 @@ import (
 // last does what precopy has left to do once the guest has stopped.
 func (s *Source) handOver(ctx context.Context, l *link, last func() error) (sums *checksummer, err error) {
 	s.phase.Store(PhaseDevice)
+	s.collect = holdCollector()
 	d := &s.report.Downtime
 	s.stopping = time.Now()
 	if err := s.machine.Pause(ctx); err != nil {

@@ -74,6 +74,7 @@ type Source struct {
 
 	throttle *throttle // nil without AutoConverge
 	samples  *sampler  // nil before the first page, and without Events
+	collect  func()    // has garbage be collected again
 
 	phase  phaseCell
 	ram    *outgoing
@@ -105,7 +106,7 @@ const (
 
 // NewSource prepares the migration of m to dest.
 func NewSource(m SourceMachine, dest Address, opt Options) (*Source, error) {
-	s := &Source{machine: m, opt: opt, id: newID(), began: time.Now(), route: route{dest: dest, within: opt.Recover}}
+	s := &Source{machine: m, opt: opt, id: newID(), began: time.Now(), route: route{dest: dest, within: opt.Recover}, collect: func() {}}
 	if opt.Mode == "" {
 		s.opt.Mode = ModePostcopy
 	}
@@ -221,6 +222,7 @@ func (s *Source) Run(ctx context.Context) (*Report, error) {
 // finish completes the report. What it returns is what Run and Resume do.
 func (s *Source) finish(rep *Report, err error) (*Report, error) {
 	s.sums.stop()
+	s.collect()
 	var paused *PausedError
 	phase := PhaseCompleted
 	switch {
