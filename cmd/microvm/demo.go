@@ -94,7 +94,7 @@ func (d *demo) run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	m := migrateRun{req: vmm.MigrateRequest{Destination: addr, Verify: true}, report: d.report, show: show, stdout: stdout}
+	m := migrateRun{req: vmm.MigrateRequest{Destination: addr, Connections: defaultConnections, Verify: true}, report: d.report, show: show, stdout: stdout}
 	if err := m.run(ctx, "source"); err != nil {
 		return err
 	}

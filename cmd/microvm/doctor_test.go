@@ -144,7 +144,7 @@ func TestWhatMakesADestinationUnfitIsNamed(t *testing.T) {
 	_, hugeAddr := h.receive("--name", "huge", "--disk", disk, "--hugepages", "on")
 	small, smallAddr := h.receive("--name", "small", "--disk", disk)
 	limitMemory(t, small)
-	_, fitAddr := h.receive("--name", "fit", "--disk", disk, "--max-connections", "2")
+	_, fitAddr := h.receive("--name", "fit", "--disk", disk, "--max-connections", "4")
 	dest, missingAddr := h.receive("--name", "b", "--disk", there)
 	for _, c := range []unfitDestination{
 		{"its port is closed", "reachable", "connection refused", closedAddr, nil, true},
@@ -155,7 +155,7 @@ func TestWhatMakesADestinationUnfitIsNamed(t *testing.T) {
 		{"its memory is limited", "memory", "cannot allocate memory", smallAddr, nil, true},
 		{"its processor lacks a feature", "cpu", "3dnow", withFeature(t, fitAddr), nil, true},
 		{"a disk is missing", "disk", "there.img: no such file", missingAddr, nil, false},
-		{"too few connections", "connections", "this side takes at most 2", fitAddr, []string{"--connections", "3"}, false},
+		{"too few connections", "connections", "this side takes at most 4", fitAddr, []string{"--connections", "5"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var dry dryRunReport

@@ -89,7 +89,7 @@ func checkCompleted(t *testing.T, r *migration.Report, memory uint64, cpus int) 
 	}
 	check(r.Result == migration.ResultCompleted && r.Owner == migration.OwnerDestination && r.Error == "", "completed")
 	check(r.Verified != nil && *r.Verified, "verified")
-	check(r.Mode == "postcopy" && len(r.ID) == 32 && r.Channels == 2 && r.Recoveries == 0, "what it was")
+	check(r.Mode == "postcopy" && len(r.ID) == 32 && r.Channels == 2+defaultConnections && r.Recoveries == 0, "what it was")
 	d := r.Downtime
 	parts := d.PauseNS + d.SaveNS + d.TransferNS + d.LoadNS + d.ResumeNS
 	check(d.PauseNS > 0 && d.SaveNS > 0 && d.TransferNS > 0 && d.LoadNS > 0 && d.ResumeNS > 0, "every part of the downtime takes time")

@@ -15,7 +15,8 @@ import (
 )
 
 // A relay stands between a source and a destination: a network that a test can
-// hold up at a message of the main channel, and cut.
+// hold up at a message of the main channel, or at pages that nobody asked for, and
+// cut.
 type relay struct {
 	t    *testing.T
 	ln   net.Listener
@@ -24,6 +25,7 @@ type relay struct {
 
 	stop    string        // the message's name
 	after   int64         // how many bytes pass to the destination in any case
+	passed  atomic.Int64  // of messages to the destination, but for the urgent channel's
 	damage  atomic.Int64  // the first run of pages after so many loses a bit; 0 or less: none does
 	held    chan struct{} // closed when it is here
 	release chan struct{} // closed when it may pass
@@ -36,7 +38,8 @@ type relay struct {
 
 // newRelay relays to dest and holds the first message called stop, whichever
 // way it goes, once after bytes have gone to the destination. What follows it
-// waits behind it; the urgent channel and the other direction flow on.
+// waits behind it, on whatever channel if it is pages; the urgent channel and the
+// other direction flow on.
 func newRelay(t *testing.T, dest, stop string, after int64) *relay {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -88,8 +91,11 @@ func (r *relay) pass(source, dest net.Conn) {
 		return
 	}
 	forward, back := r.raw, r.raw
-	if hello.Role == wire.RoleMain {
+	switch hello.Role {
+	case wire.RoleMain:
 		forward, back = r.forward, r.back
+	case wire.RoleMulti:
+		forward = r.forwardBulk
 	}
 	var both sync.WaitGroup
 	both.Go(func() { forward(source, dest); hangUp(source, dest) })
@@ -106,14 +112,24 @@ func hangUp(from, to net.Conn) {
 
 func (r *relay) raw(from, to net.Conn) { _, _ = io.Copy(to, from) }
 
-// forward relays messages to the destination.
+// forward relays messages of the main channel to the destination.
 func (r *relay) forward(from, to net.Conn) {
-	for passed := int64(0); ; {
+	r.messages(from, to, func(wire.Type) bool { return true })
+}
+
+// forwardBulk relays those of a multi channel, of which pages may be held.
+func (r *relay) forwardBulk(from, to net.Conn) {
+	r.messages(from, to, func(t wire.Type) bool { return t == wire.TypeRAM })
+}
+
+func (r *relay) messages(from, to net.Conn, mayBeHeld func(wire.Type) bool) {
+	for {
 		h, err := wire.ReadHeader(from)
 		if err != nil {
 			return
 		}
-		if passed += int64(h.Length); passed > r.after {
+		passed := r.passed.Add(int64(h.Length))
+		if passed > r.after && mayBeHeld(h.Type) {
 			r.at(h.Type.String())
 		}
 		if _, err := to.Write(wire.AppendHeader(nil, h)); err != nil {

@@ -66,7 +66,7 @@ func (b *bench) migrateOurs(m migration, dir string) (figures, error) {
 		return nil, err
 	}
 	how := slices.Clone(flagsOf[m.mode])
-	if m.connections > 1 {
+	if m.connections > 0 {
 		how = append(how, "--connections", strconv.Itoa(m.connections))
 	}
 	r, err := b.runMigrate(env, address, how)
