@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"microvm/migration/uffd"
 	"microvm/vmm/confine"
 )
 
@@ -111,10 +112,7 @@ func (c Confinement) capabilities(p confinePlace) uint64 {
 
 // apply confines the process, with a filter of system calls of this kind.
 func (c Confinement) apply(p confinePlace, seccomp string) (confine.Status, error) {
-	o := confine.Options{Seccomp: seccomp, Again: p.build, Landlock: !c.NoLandlock, Grants: c.grants(p), Keep: c.capabilities(p)}
-	if !p.build {
-		o.Jail = c.Jail
-	}
+	o := confine.Options{Seccomp: seccomp, Again: p.build, Landlock: !c.NoLandlock, Grants: c.grants(p), Keep: c.capabilities(p), Jail: c.Jail}
 	status, err := confine.Apply(o)
 	if err != nil {
 		return status, fmt.Errorf("confine this process: %w", err)
@@ -177,6 +175,12 @@ func (a *Arrival) confineEarly(c Confinement) error {
 			return err
 		}
 		p.stateDir = root // the VM's name is going to come from its source
+	}
+	if c.Jail != nil {
+		// It is needed when the VM is built, which is when the process goes to jail.
+		if err := uffd.Reserve(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	_, err := c.apply(p, c.Seccomp)
 	return err

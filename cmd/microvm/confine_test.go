@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,6 +91,62 @@ func TestAVMsProcessKeepsOnlyWhatItNeeds(t *testing.T) {
 	if c := info.Confinement; c == nil || c.Seccomp != "kill" || c.Landlock == 0 && c.NoLandlock == "" {
 		t.Errorf("inspect says of it: %+v", c)
 	}
+}
+
+// newControlGroup names a control group of version 2 that is not there yet; it goes
+// away with the test.
+func newControlGroup(t *testing.T) string {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mount := range strings.Lines(string(mounts)) {
+		// Device, place, type, options.
+		if f := strings.Fields(mount); len(f) > 3 && f[2] == "cgroup2" && strings.HasPrefix(f[3], "rw") {
+			group := filepath.Join(f[1], fmt.Sprintf("microvm-test-%d", os.Getpid()))
+			t.Cleanup(func() {
+				askUntil(t, patience, func() (bool, string) {
+					err := os.Remove(group) // busy until the last process in it is gone
+					return err == nil || errors.Is(err, fs.ErrNotExist), fmt.Sprint(err)
+				})
+			})
+			return group
+		}
+	}
+	t.Skip("no control groups of version 2 to write to; mount -t cgroup2 none /sys/fs/cgroup")
+	return ""
+}
+
+// A VM is received in a jail and in a control group, and goes on from there to
+// another process.
+func TestAVMIsReceivedInAJail(t *testing.T) {
+	needKVM(t)
+	if os.Geteuid() != 0 {
+		t.Skip("a jail takes root; run this test as root")
+	}
+	h := newHost(t)
+	group, jail := newControlGroup(t), filepath.Join(h.root, "jail")
+	if err := os.Mkdir(jail, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.boot("a", "work=write order=rand check=1 mem=16 beat=50")
+	jailed, addr := h.receive("--name", "b", "--jail", jail+",uid=65534,gid=65534,cgroup="+group)
+	h.migrate("a", addr)
+	jailed.goesOn(3)
+	pid := jailed.cmd.Process.Pid
+	expectThreads(t, pid, map[string]string{"NoNewPrivs": "1", "Seccomp": "2", "Uid": "65534\t65534\t65534\t65534", "Gid": "65534\t65534\t65534\t65534", "Groups": ""})
+	if root, err := os.Readlink(fmt.Sprintf("/proc/%d/root", pid)); err != nil || root != jail {
+		t.Errorf("its root is %q, %v", root, err)
+	}
+	members, err := os.ReadFile(filepath.Join(group, "cgroup.procs"))
+	if err != nil || strings.TrimSpace(string(members)) != fmt.Sprint(pid) {
+		t.Errorf("in its control group are %q, %v, want %d", members, err, pid)
+	}
+	last, addr := h.receive("--name", "c")
+	h.migrate("b", addr)
+	jailed.wait(0)
+	last.goesOn(3)
 }
 
 // ordinaryUser has root make what an ordinary user has been given access to, in

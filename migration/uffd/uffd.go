@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,12 +70,29 @@ func openAny() (fd int, way string, err error) {
 	return fd, "the system call", nil
 }
 
-func openDevice() (int, error) {
+// reserved is the device of Reserve.
+var reserved atomic.Pointer[os.File]
+
+// Reserve opens /dev/userfaultfd for every Open to come: for a process that is
+// about to go where there is no such file, or as a user who may not open it. The
+// error is that of opening it.
+func Reserve() error {
 	f, err := os.OpenFile(device, os.O_RDWR, 0)
-	if err != nil {
-		return -1, err
+	if err == nil && !reserved.CompareAndSwap(nil, f) {
+		err = f.Close()
 	}
-	defer f.Close()
+	return err
+}
+
+func openDevice() (int, error) {
+	f := reserved.Load()
+	if f == nil {
+		var err error
+		if f, err = os.OpenFile(device, os.O_RDWR, 0); err != nil {
+			return -1, err
+		}
+		defer f.Close()
+	}
 	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), userfaultfdNew, unix.O_CLOEXEC|unix.O_NONBLOCK)
 	if errno != 0 {
 		return -1, fmt.Errorf("%s: USERFAULTFD_IOC_NEW: %w", device, errno)

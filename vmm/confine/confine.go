@@ -27,7 +27,8 @@ type Options struct {
 	Grants   []Grant
 	// Keep are the capabilities, by their bits, that stay if they are there.
 	Keep uint64
-	// Jail, if not nil, is entered.
+	// Jail, if not nil, is entered, unless Again: then the process only joins its
+	// control group.
 	Jail *Jail
 }
 
@@ -65,7 +66,11 @@ func Apply(o Options) (Status, error) {
 	if rules != nil {
 		defer rules.close()
 	}
-	if err := giveUp(o.Keep | o.Jail.capabilities()); err != nil {
+	keep := o.Keep
+	if o.enters() {
+		keep |= o.Jail.capabilities()
+	}
+	if err := giveUp(keep); err != nil {
 		return s, err
 	}
 	if rules != nil {
@@ -74,7 +79,7 @@ func Apply(o Options) (Status, error) {
 		}
 		s.Landlock = rules.abi
 	}
-	if o.Jail != nil {
+	if o.enters() {
 		if err := o.Jail.enter(); err != nil {
 			return s, err
 		}
@@ -96,6 +101,9 @@ func Apply(o Options) (Status, error) {
 	}
 	return s, nil
 }
+
+// enters tells whether the process goes to jail now.
+func (o Options) enters() bool { return o.Jail != nil && !o.Again }
 
 // prepare does what needs the host's files, and what the process may still do.
 func (o Options) prepare(s *Status) (*ruleset, error) {
@@ -162,7 +170,7 @@ func (o Options) describe(s *Status) error {
 	}
 	s.Capabilities = fmt.Sprintf("%016x", caps.permitted)
 	s.UID, s.GID = unix.Getuid(), unix.Getgid()
-	if o.Jail != nil {
+	if o.enters() {
 		s.Jail = o.Jail.Dir
 	}
 	return nil

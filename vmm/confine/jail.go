@@ -22,6 +22,8 @@ type Jail struct {
 	// Cgroup is a directory of a cgroup v2 hierarchy that it is put into, made
 	// if it is not there; empty is where it is.
 	Cgroup string
+
+	joined bool // the process is in Cgroup
 }
 
 // cgroupRoot is where a relative Cgroup is.
@@ -89,13 +91,11 @@ func (j *Jail) check() error {
 
 // capabilities are what enter takes.
 func (j *Jail) capabilities() uint64 {
-	if j == nil {
-		return 0
-	}
 	return Capabilities(unix.CAP_SYS_CHROOT, unix.CAP_SETUID, unix.CAP_SETGID)
 }
 
-// prepare checks it, and puts the process into its control group.
+// prepare checks it, and puts the process into its control group: the first time,
+// for later it may not.
 func (j *Jail) prepare() error {
 	if j == nil {
 		return nil
@@ -103,7 +103,7 @@ func (j *Jail) prepare() error {
 	if err := j.check(); err != nil {
 		return err
 	}
-	if j.Cgroup == "" {
+	if j.Cgroup == "" || j.joined {
 		return nil
 	}
 	err := os.MkdirAll(j.Cgroup, 0o755)
@@ -113,6 +113,7 @@ func (j *Jail) prepare() error {
 	if err != nil {
 		return fmt.Errorf("jail: control group: %w", err)
 	}
+	j.joined = true
 	return nil
 }
 
