@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"microvm/devices"
 	"microvm/guest"
@@ -208,9 +209,16 @@ func (vm *VM) addDevices(console *Console) error {
 	return nil
 }
 
-// Close frees the VM, ending it first if it has not ended.
+// Close frees the VM, ending it first if it has not ended. Of one that is lost, of
+// which a vCPU waits in the kernel for a page that never comes, nothing can be freed
+// as long as the process lives: then Close says so.
 func (vm *VM) Close() error {
 	vm.Stop()
+	select {
+	case <-vm.done:
+	case <-time.After(drainTime):
+		return fmt.Errorf("VM %s: a vCPU still waits for memory that is lost: nothing of the VM can be freed before this process ends", vm.config.Name)
+	}
 	var errs []error
 	for _, l := range vm.lines {
 		errs = append(errs, l.close())

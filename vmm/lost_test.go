@@ -37,6 +37,9 @@ func TestAVMThatIsLostIsOverForEverybody(t *testing.T) {
 	if text := answer.Body.String(); !strings.Contains(text, "burnt down") {
 		t.Errorf("whoever waits for it hears %q", text)
 	}
+	if err := vm.Close(); err == nil || !strings.Contains(err.Error(), "still waits for memory") {
+		t.Errorf("Close, while a vCPU waits: %v", err)
+	}
 	if _, err := vm.ram.View(0, vm.ram.Size()); err != nil {
 		t.Errorf("its memory is freed while a vCPU may need it: %v", err)
 	}
