@@ -157,15 +157,15 @@ func (r doctorReport) status() int {
 }
 
 func (r doctorReport) print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	w, colour := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0), paintFor(out)
 	for _, c := range r.Checks {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", c.Status, c.Name, c.Found)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", colour.ofCheck(c.Status)(c.Status), c.Name, c.Found)
 		if c.Status == doctor.OK {
 			continue
 		}
-		fmt.Fprintf(w, "\t\tfor: %s\n", c.For)
+		fmt.Fprintf(w, "%s\t\tfor: %s\n", colour.plain(""), c.For)
 		if c.Remedy != "" {
-			fmt.Fprintf(w, "\t\tremedy: %s\n", c.Remedy)
+			fmt.Fprintf(w, "%s\t\tremedy: %s\n", colour.plain(""), c.Remedy)
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -173,6 +173,17 @@ func (r doctorReport) print(out io.Writer) error {
 	}
 	_, err := fmt.Fprintln(out, r.verdict())
 	return err
+}
+
+// ofCheck is the colour of a check's status.
+func (p paint) ofCheck(status string) func(string) string {
+	switch status {
+	case doctor.OK:
+		return p.good
+	case doctor.Missing:
+		return p.bad
+	}
+	return p.doubt
 }
 
 // verdict is the last line.
