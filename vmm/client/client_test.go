@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http/httptrace"
 	"os"
 	"strings"
 	"testing"
@@ -120,14 +121,16 @@ func TestVMIsRunByItsSocket(t *testing.T) {
 		t.Errorf("a guest without ACPI stops by its power button: %v", err)
 	}
 
-	waited := make(chan vmm.ExitStatus, 1)
+	waited, asked := make(chan vmm.ExitStatus, 1), make(chan struct{})
 	go func() {
-		exit, err := client.Wait(ctx)
+		exit, err := client.Wait(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { close(asked) }}))
 		if err != nil {
 			t.Error(err)
 		}
 		waited <- exit
 	}()
+	<-asked
+	state(vmm.StateRunning) // what was asked before has come too
 	if err := client.Stop(ctx, true, 0); err != nil {
 		t.Fatal(err)
 	}
