@@ -296,6 +296,8 @@ func readMoments(t *testing.T, path string) (all []moment) {
 				PagesLeft uint64  `json:"pages_left"`
 				MaxNS     int64   `json:"max_ns"`
 				VCPUs     []int64 `json:"vcpu_blocktime_ns"`
+				Pushed    uint64  `json:"pages_pushed"`
+				Requested uint64  `json:"pages_requested"`
 			}
 		}
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
@@ -305,6 +307,8 @@ func readMoments(t *testing.T, path string) (all []moment) {
 		switch e.Event {
 		case "downtime":
 			what += fmt.Sprintf(" took %.1f ms", float64(e.Data.TookNS)/1e6)
+		case "pages":
+			what += fmt.Sprintf("pushed %d, sent on request %d, left %d", e.Data.Pushed, e.Data.Requested, e.Data.PagesLeft)
 		case "faults":
 			if e.Side == "source" {
 				continue // it is what the destination has said
