@@ -209,7 +209,8 @@ func (vm *VM) addDevices(console *Console) error {
 	return nil
 }
 
-// Close frees the VM, ending it first if it has not ended. Of one that is lost, of
+// Close frees the VM, ending it first if it has not ended, once the migration that
+// it came by has ended too, which may still put pages in place. Of one that is lost, of
 // which a vCPU waits in the kernel for a page that never comes, nothing can be freed
 // as long as the process lives: then Close says so.
 func (vm *VM) Close() error {
@@ -219,6 +220,7 @@ func (vm *VM) Close() error {
 	case <-time.After(drainTime):
 		return fmt.Errorf("VM %s: a vCPU still waits for memory that is lost: nothing of the VM can be freed before this process ends", vm.config.Name)
 	}
+	vm.arriving.Wait()
 	var errs []error
 	for _, l := range vm.lines {
 		errs = append(errs, l.close())

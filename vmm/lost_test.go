@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"microvm/migration"
 )
@@ -45,6 +46,35 @@ func TestAVMThatIsLostIsOverForEverybody(t *testing.T) {
 	}
 	waiting.done.Done()
 	if err := vm.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A guest may end while its memory is on the way: pages that are still being put in
+// place have a place until the migration has ended.
+func TestAVMIsFreedWhenTheMigrationItCameByHasEnded(t *testing.T) {
+	needKVM(t)
+	vm, err := New(t.Context(), tinyConfig("beat=20"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	vm.arriving.Add(1)
+	closed := make(chan error)
+	go func() { closed <- vm.Close() }()
+	<-vm.Done()
+	select {
+	case err := <-closed:
+		t.Fatalf("it is freed before: %v", err)
+	case <-time.After(100 * time.Millisecond): // it would be at once
+	}
+	if _, err := vm.ram.View(0, vm.ram.Size()); err != nil {
+		t.Error(err)
+	}
+	vm.arriving.Done()
+	if err := <-closed; err != nil {
 		t.Error(err)
 	}
 }

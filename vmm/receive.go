@@ -104,6 +104,9 @@ func (a *Arrival) Kill() {
 // and cannot go on.
 func (a *Arrival) Receive(ctx context.Context, ln net.Listener) error {
 	err := a.dest.Receive(ctx, ln)
+	if a.vm != nil {
+		a.vm.arriving.Done()
+	}
 	var lost *migration.LostError
 	if err == nil || errors.As(err, &lost) {
 		return err
@@ -163,6 +166,7 @@ func (a *Arrival) build(ctx context.Context, config []byte) (migration.Destinati
 	}
 	a.o.Events.SetVM(vm.Name())
 	a.vm = vm
+	vm.arriving.Add(1)
 	a.Server.API.Attach(vm)
 	return &arriving{vm, a.runs}, nil
 }

@@ -100,6 +100,8 @@ type VM struct {
 	reason  string
 	done    chan struct{} // closed when no vCPU runs any more, for good
 	lost    chan struct{} // closed by Abandon
+	// arriving: a migration that puts pages in place has yet to end.
+	arriving sync.WaitGroup
 }
 
 // New builds a VM and loads its kernel. It does not run yet: see Start.
