@@ -51,6 +51,26 @@ func expectThreads(t *testing.T, pid int, want map[string]string) {
 	}
 }
 
+// newJail makes a directory for --jail.
+func (h *host) newJail() string {
+	h.t.Helper()
+	jail := filepath.Join(h.root, "jail")
+	if err := os.Mkdir(jail, 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	return jail
+}
+
+// expectJailed checks that a process is in a jail, as user and group 65534.
+func expectJailed(t *testing.T, pid int, jail string) {
+	t.Helper()
+	const nobody = "65534\t65534\t65534\t65534"
+	expectThreads(t, pid, map[string]string{"Uid": nobody, "Gid": nobody, "Groups": ""})
+	if root, err := os.Readlink(fmt.Sprintf("/proc/%d/root", pid)); err != nil || root != jail {
+		t.Errorf("its root is %q, %v", root, err)
+	}
+}
+
 // A VM's process has given up what it does not need: one that boots a guest before
 // that runs, one that takes a guest in before it hears of one, and the rest then.
 // One of them goes to jail besides, and its guest moves from there.
@@ -60,17 +80,11 @@ func TestAVMsProcessKeepsOnlyWhatItNeeds(t *testing.T) {
 		t.Skip("there is little to give up; run this test as root")
 	}
 	h := newHost(t)
-	jail := filepath.Join(h.root, "jail")
-	if err := os.Mkdir(jail, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	jail := h.newJail()
 	source := h.boot("a", "beat=50", "--jail", jail+",uid=65534,gid=65534")
 	nothing := map[string]string{"NoNewPrivs": "1", "Seccomp": "2", "CapPrm": "0000000000000000", "CapEff": "0000000000000000"}
 	expectThreads(t, source.cmd.Process.Pid, nothing)
-	expectThreads(t, source.cmd.Process.Pid, map[string]string{"Uid": "65534\t65534\t65534\t65534", "Gid": "65534\t65534\t65534\t65534", "Groups": ""})
-	if root, err := os.Readlink(fmt.Sprintf("/proc/%d/root", source.cmd.Process.Pid)); err != nil || root != jail {
-		t.Errorf("its root is %q, %v", root, err)
-	}
+	expectJailed(t, source.cmd.Process.Pid, jail)
 	dest, addr := h.receive("--name", "b")
 	expectThreads(t, dest.cmd.Process.Pid, map[string]string{"NoNewPrivs": "1", "Seccomp": "2"})
 	h.migrate("a", addr)
@@ -126,19 +140,14 @@ func TestAVMIsReceivedInAJail(t *testing.T) {
 		t.Skip("a jail takes root; run this test as root")
 	}
 	h := newHost(t)
-	group, jail := newControlGroup(t), filepath.Join(h.root, "jail")
-	if err := os.Mkdir(jail, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	group, jail := newControlGroup(t), h.newJail()
 	h.boot("a", "work=write order=rand check=1 mem=16 beat=50")
 	jailed, addr := h.receive("--name", "b", "--jail", jail+",uid=65534,gid=65534,cgroup="+group)
 	h.migrate("a", addr)
 	jailed.goesOn(3)
 	pid := jailed.cmd.Process.Pid
-	expectThreads(t, pid, map[string]string{"NoNewPrivs": "1", "Seccomp": "2", "Uid": "65534\t65534\t65534\t65534", "Gid": "65534\t65534\t65534\t65534", "Groups": ""})
-	if root, err := os.Readlink(fmt.Sprintf("/proc/%d/root", pid)); err != nil || root != jail {
-		t.Errorf("its root is %q, %v", root, err)
-	}
+	expectThreads(t, pid, map[string]string{"NoNewPrivs": "1", "Seccomp": "2"})
+	expectJailed(t, pid, jail)
 	members, err := os.ReadFile(filepath.Join(group, "cgroup.procs"))
 	if err != nil || strings.TrimSpace(string(members)) != fmt.Sprint(pid) {
 		t.Errorf("in its control group are %q, %v, want %d", members, err, pid)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,10 +98,11 @@ func TestDebianWorksOnItsDiskAndTheNetworkWhileItMoves(t *testing.T) {
 	before := h.counts("a", "blk0").Counts.Counters["io_uring"]
 	source.enter(work + "; echo fio ended with $?; tail -n 3 /root/work.out")
 	// Many at a time are done by the io_uring.
-	for h.counts("a", "blk0").Counts.Counters["io_uring"] < before+100 {
+	askUntil(t, linuxPatience, func() (bool, string) {
 		source.runs()
-		time.Sleep(100 * time.Millisecond)
-	}
+		now := h.counts("a", "blk0").Counts.Counters["io_uring"]
+		return now >= before+100, fmt.Sprintf("the io_uring has done %d requests of fio", now-before)
+	})
 	t.Logf("fio works; longest gap on the connection: %v", s.flow(t, "beside fio", 64<<10).Round(time.Millisecond))
 	events := []string{filepath.Join(t.TempDir(), "source"), filepath.Join(t.TempDir(), "destination")}
 	dest := n.startIn(right, h, "receive", "--name", "b", "--listen", "tcp:"+right.ip+":0", "--disk", disk, "--net", "tap=auto,bridge=br0", "--events", events[1])

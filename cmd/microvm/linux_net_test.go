@@ -197,8 +197,8 @@ var peerLine, peerEnd = regexp.MustCompile(`peer ok \d+`), regexp.MustCompile(`p
 // TestLinuxStaysOnTheNetworkWhereItMoves: a guest with 4 CPUs and 4 pairs of
 // queues is pinged and has four TCP connections to its host open, and one to another
 // guest, over which data goes both ways, while it moves by postcopy from a host's
-// bridge to another's. None of them breaks. Its card is in
-// the ninth place, with an interrupt line of the old kind.
+// bridge to another's. None of them breaks. Its card is in the ninth place, with an
+// interrupt line of the old kind.
 func TestLinuxStaysOnTheNetworkWhereItMoves(t *testing.T) {
 	const cpus, guestIP, peerIP, mac = 4, "10.111.0.9", "10.111.0.8", "02:00:00:00:00:99"
 	h := newHost(t)

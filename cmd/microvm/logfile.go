@@ -58,14 +58,10 @@ func (l *logFile) drop() {
 func readLog(f *os.File) (io.Reader, error) {
 	from, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA)
 	switch {
-	case errors.Is(err, unix.ENXIO): // it is empty
-		return f, nil
-	case errors.Is(err, unix.EINVAL): // it cannot have a hole
-		return f, nil
+	case err == nil && from == 0, errors.Is(err, unix.ENXIO), errors.Is(err, unix.EINVAL):
+		return f, nil // there is no hole; it is empty; it cannot have one
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", f.Name(), err)
-	case from == 0:
-		return f, nil
 	}
 	// The hole ends with a page of the file: the rest of the page has zeros, then
 	// the end of a line.

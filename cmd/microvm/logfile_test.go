@@ -11,6 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// logAt is what is left of a log.
+func logAt(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := readLog(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // TestALogKeepsItsLastLines: however much is logged, the file takes no more room
 // than it may, the last lines are there whole, and who follows misses none.
 func TestALogKeepsItsLastLines(t *testing.T) {
@@ -59,20 +78,7 @@ func TestALogKeepsItsLastLines(t *testing.T) {
 		t.Errorf("who follows has %d bytes of %d", followed.Len(), want.Len())
 	}
 
-	late, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer late.Close()
-	r, err := readLog(late)
-	if err != nil {
-		t.Fatal(err)
-	}
-	left, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := string(left); len(got) < most/4 || !strings.HasPrefix(got, "line ") || !strings.HasSuffix(want.String(), "\n"+got) {
+	if got := logAt(t, path); len(got) < most/4 || !strings.HasPrefix(got, "line ") || !strings.HasSuffix(want.String(), "\n"+got) {
 		t.Errorf("what is left: %d bytes, %.40q...", len(got), got)
 	}
 }
@@ -83,17 +89,8 @@ func TestALogIsReadFromItsStart(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		f, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		r, err := readLog(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := io.ReadAll(r); err != nil || string(got) != text {
-			t.Errorf("%q, %v; want %q", got, err, text)
+		if got := logAt(t, path); got != text {
+			t.Errorf("%q, want %q", got, text)
 		}
 	}
 }

@@ -129,18 +129,20 @@ func TestADriverThatAsksWithoutEndIsKeptToTheRate(t *testing.T) {
 
 func TestDriverThatIsWrongHasToReset(t *testing.T) {
 	r := newRig(t)
-	for _, d := range []virtiotest.Desc{
-		{GPA: arena, Len: 64}, // nothing to write
-		{GPA: ramSize - 32, Len: 64, Flags: virtiotest.Write}, // no RAM there
+	for name, d := range map[string]virtiotest.Desc{
+		"nothing to write": {GPA: arena, Len: 64},
+		"no RAM there":     {GPA: ramSize - 32, Len: 64, Flags: virtiotest.Write},
 	} {
-		r.queue.Put(0, d)
-		r.queue.Offer(0)
-		r.queue.Kick()
-		for r.Get(0x70)&64 == 0 { // an interrupt may be that of the request before
-			r.IRQ.Wait(t)
-		}
-		r.start()
-		r.ask(64)
+		t.Run(name, func(t *testing.T) {
+			r.queue.Put(0, d)
+			r.queue.Offer(0)
+			r.queue.Kick()
+			for r.Get(0x70)&64 == 0 { // an interrupt may be that of the request before
+				r.IRQ.Wait(t)
+			}
+			r.start()
+			r.ask(64)
+		})
 	}
 }
 
