@@ -156,6 +156,9 @@ func (w *waits) end(e wait, came, now time.Time) {
 	d := max(now.Sub(e.since), 0)
 	w.latency.add(d)
 	if !e.asked.IsZero() {
+		if came.Before(e.asked) {
+			came = e.asked // pushed: it was in hand before the request was written
+		}
 		w.reply.add(now.Sub(e.asked))
 		w.travel.add(came.Sub(e.asked))
 		w.place.add(now.Sub(came))

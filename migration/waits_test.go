@@ -125,6 +125,22 @@ func TestBlocktime(t *testing.T) {
 	}
 }
 
+// A page that is pushed may be in hand before the request for it is written: of that
+// fault, only what came after the request is part of the reply.
+func TestPhasesOfAPageThatIsInHandBeforeItIsAskedFor(t *testing.T) {
+	w := newWaits()
+	at := func(ms int) time.Time { return time.Unix(0, 0).Add(time.Duration(ms) * time.Millisecond) }
+	w.add(0, 1, cpu0, at(0))
+	w.asked([]pageRequest{{0, 1}}, at(0), at(30))
+	w.placed(0, 1, 1, at(10), at(40))
+	for name, h := range map[string]*histogram{"travel": &w.travel, "place": &w.place, "reply": &w.reply} {
+		want := map[string]time.Duration{"travel": 0, "place": 10 * time.Millisecond, "reply": 10 * time.Millisecond}[name]
+		if got := time.Duration(h.total.Load()); got != want {
+			t.Errorf("%s took %v, want %v", name, got, want)
+		}
+	}
+}
+
 func TestPendingListsWhatIsWaitedForByBlock(t *testing.T) {
 	w := newWaits()
 	now := time.Now()
