@@ -89,6 +89,10 @@ func (vm *VM) LoadState(s *VMState) error {
 	return nil
 }
 
+// StopClock has LoadState make kvmclock go on from where it was, however long ago that
+// is: for a state that lay in a file, not on the way between hosts.
+func (s *VMState) StopClock() { s.Clock.Flags &^= uint32(gokvm.Realtime) }
+
 // namedChip is one of the interrupt controllers of a VMState.
 type namedChip struct {
 	id   uint32

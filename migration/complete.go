@@ -120,10 +120,6 @@ func (d *Destination) stats() stats {
 	if v := d.verdict.Load(); v != nil {
 		s.Verified, s.Problem = &v.ok, v.problem
 	}
-	p.waits.report(&s)
-	s.Faults.Requested = p.requested.Load()
-	f := &s.Faults.Phases
-	f.KernelP50NS, f.KernelP99NS = int64(p.probe.kernel.quantile(0.50)), int64(p.probe.kernel.quantile(0.99))
-	f.WakeP50NS, f.WakeP99NS = int64(p.probe.woken.quantile(0.50)), int64(p.probe.woken.quantile(0.99))
+	p.report(&s)
 	return s
 }

@@ -93,10 +93,20 @@ func (s *Source) sendRun(l *link) (written bool, err error) {
 // pack saves devices into one PACKAGED message: every one, but that those whose
 // state comes in parts are only named if there are channels for the parts.
 func (s *Source) pack(ctx context.Context, l *link) ([]byte, error) {
+	blob, err := packDevices(ctx, s.machine, l.carriesPartsOf)
+	if err != nil {
+		return nil, err
+	}
+	return wire.Message(wire.TypePackaged, blob), nil
+}
+
+// packDevices saves devices into the body of a PACKAGED message, with nothing but
+// the names of those that go elsewhere.
+func packDevices(ctx context.Context, m Machine, elsewhere func(Snapshotter) bool) ([]byte, error) {
 	blob := wire.Message(wire.TypeListen, nil)
 	add := func(state wire.DeviceState) error { blob = state.Append(blob); return nil }
-	for _, d := range s.machine.Devices() {
-		if l.carriesPartsOf(d) {
+	for _, d := range m.Devices() {
+		if elsewhere(d) {
 			_ = add(wire.DeviceState{ID: d.ID(), Version: d.Version(), Flags: wire.StateByMulti})
 		} else if err := saveDevice(ctx, d, add); err != nil {
 			return nil, err
@@ -105,5 +115,5 @@ func (s *Source) pack(ctx context.Context, l *link) ([]byte, error) {
 	if limit, _ := wire.TypePackaged.MaxBody(); len(blob) > int(limit) {
 		return nil, fmt.Errorf("device state of %d bytes, at most %d allowed", len(blob), limit)
 	}
-	return wire.Message(wire.TypePackaged, blob), nil
+	return blob, nil
 }

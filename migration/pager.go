@@ -370,6 +370,15 @@ func (p *pager) missing() []pageRequest {
 	return out
 }
 
+// report fills in what the pager knows of faults.
+func (p *pager) report(s *stats) {
+	p.waits.report(s)
+	s.Faults.Requested = p.requested.Load()
+	f := &s.Faults.Phases
+	f.KernelP50NS, f.KernelP99NS = int64(p.probe.kernel.quantile(0.50)), int64(p.probe.kernel.quantile(0.99))
+	f.WakeP50NS, f.WakeP99NS = int64(p.probe.woken.quantile(0.50)), int64(p.probe.woken.quantile(0.99))
+}
+
 // release gives memory back to the kernel's ordinary care. Every page is in
 // place.
 func (p *pager) release() error {

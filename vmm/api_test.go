@@ -87,6 +87,7 @@ func serve(t *testing.T, config Config) (caller, *VM, <-chan error) {
 		t.Fatal(err)
 	}
 	AddMigration(server.API, slog.New(slog.DiscardHandler))
+	AddSnapshot(server.API, "test")
 	vm, err := New(t.Context(), config, Options{Console: console})
 	if err != nil {
 		t.Fatal(err)

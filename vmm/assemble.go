@@ -25,7 +25,7 @@ func assemble(ctx context.Context, config Config, state State, o Options) (*VM, 
 		vm.openKVM,
 		vm.addMemory,
 		vm.addCPUs,
-		func() error { return vm.addDevices(o.Console) },
+		func() error { return vm.addDevices(o) },
 		ctx.Err,
 		func() error { return vm.cpus.start(wishPause) },
 	} {
@@ -145,10 +145,10 @@ func (vm *VM) makeCPUs(n int) error {
 
 // addDevices puts the devices on the port bus and lists what is to be saved.
 // The serial port takes no input until the VM runs.
-func (vm *VM) addDevices(console *Console) error {
+func (vm *VM) addDevices(o Options) error {
 	var out io.Writer = io.Discard
-	if console != nil {
-		out = console
+	if o.Console != nil {
+		out = o.Console
 	}
 	line := func(gsi uint32) (*edgeLine, error) {
 		l, err := newEdgeLine(vm.kvm, gsi)
@@ -196,7 +196,7 @@ func (vm *VM) addDevices(console *Console) error {
 			return err
 		}
 	}
-	vm.snapshotters = append(vm.snapshotters, kvmState{vm.kvm})
+	vm.snapshotters = append(vm.snapshotters, kvmState{vm.kvm, o.clockStands})
 	for _, c := range vm.cpus.cpus {
 		vm.snapshotters = append(vm.snapshotters, cpuState{c.kvm})
 	}
@@ -209,10 +209,10 @@ func (vm *VM) addDevices(console *Console) error {
 	return nil
 }
 
-// Close frees the VM, ending it first if it has not ended, once the migration that
-// it came by has ended too, which may still put pages in place. Of one that is lost, of
-// which a vCPU waits in the kernel for a page that never comes, nothing can be freed
-// as long as the process lives: then Close says so.
+// Close frees the VM, ending it first if it has not ended, once what else uses its
+// memory has ended too: a migration or a snapshot. Of one that is lost, of which a vCPU
+// waits in the kernel for a page that never comes, nothing can be freed as long as the
+// process lives: then Close says so.
 func (vm *VM) Close() error {
 	vm.Stop()
 	select {
@@ -220,7 +220,9 @@ func (vm *VM) Close() error {
 	case <-time.After(drainTime):
 		return fmt.Errorf("VM %s: a vCPU still waits for memory that is lost: nothing of the VM can be freed before this process ends", vm.config.Name)
 	}
-	vm.arriving.Wait()
+	if !vm.inMemory.end(drainTime) {
+		return fmt.Errorf("VM %s: a migration of it still goes on, that uses its memory: nothing of the VM can be freed before that has ended", vm.config.Name)
+	}
 	var errs []error
 	for _, l := range vm.lines {
 		errs = append(errs, l.close())

@@ -57,10 +57,7 @@ func (vm *VM) SetBalloon(bytes uint64) error {
 	}
 	vm.control.Lock()
 	defer vm.control.Unlock()
-	if vm.departing {
-		return &StateError{VM: vm.config.Name, Command: CommandBalloon, State: vm.State(), Migrating: true}
-	}
-	if err := vm.allowed(CommandBalloon); err != nil {
+	if err := vm.free(CommandBalloon); err != nil {
 		return err
 	}
 	if err := vm.balloon.balloon.SetTarget(bytes); err != nil {

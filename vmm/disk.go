@@ -138,10 +138,7 @@ func (vm *VM) unlockDisks() error {
 func (vm *VM) GrowDisks() error {
 	vm.control.Lock()
 	defer vm.control.Unlock()
-	if vm.departing {
-		return &StateError{VM: vm.config.Name, Command: CommandGrow, State: vm.State(), Migrating: true}
-	}
-	if err := vm.allowed(CommandGrow); err != nil {
+	if err := vm.free(CommandGrow); err != nil {
 		return err
 	}
 	var errs []error
@@ -164,7 +161,7 @@ func placeDisks(disks []DiskConfig, here []string, log *slog.Logger) error {
 		for _, d := range disks {
 			theirs = append(theirs, d.Path)
 		}
-		return fmt.Errorf("the VM has %d disks (at the source: %s), and this host was told of %d: give receive a --disk FILE for each, in this order",
+		return fmt.Errorf("the VM has %d disks (at the source: %s), and this host was told of %d: say --disk FILE for each, in this order",
 			len(disks), strings.Join(theirs, ", "), len(here))
 	}
 	for i := range disks {

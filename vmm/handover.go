@@ -13,55 +13,13 @@ import "errors"
 
 // Depart begins a migration from here. Until Stay or Gone the VM's user can
 // neither pause nor resume it, nor begin another migration.
-func (vm *VM) Depart() error {
-	vm.control.Lock()
-	defer vm.control.Unlock()
-	if err := vm.mayDepart(); err != nil {
-		return err
-	}
-	vm.departing, vm.pausedBefore = true, vm.State() == StatePaused
-	return nil
-}
+func (vm *VM) Depart() error { return vm.begin(CommandMigrate, ErrandMigration) }
 
 // MayDepart says what Depart would refuse.
 func (vm *VM) MayDepart() error {
 	vm.control.Lock()
 	defer vm.control.Unlock()
-	return vm.mayDepart()
-}
-
-// mayDepart does it. control is held.
-func (vm *VM) mayDepart() error {
-	if vm.departing {
-		return &StateError{VM: vm.config.Name, Command: CommandMigrate, State: vm.State(), Migrating: true}
-	}
-	return vm.allowed(CommandMigrate)
-}
-
-// Stay ends a migration that came to nothing. The VM is as Resume, or the
-// lack of it, left it.
-func (vm *VM) Stay() {
-	vm.control.Lock()
-	defer vm.control.Unlock()
-	vm.departing = false
-}
-
-// pausedByUser says whether the VM is paused for another reason than that it
-// is migrating.
-func (vm *VM) pausedByUser() bool {
-	vm.control.Lock()
-	defer vm.control.Unlock()
-	if vm.departing {
-		return vm.pausedBefore
-	}
-	return vm.State() == StatePaused
-}
-
-// Migrating says whether a migration from here is under way.
-func (vm *VM) Migrating() bool {
-	vm.control.Lock()
-	defer vm.control.Unlock()
-	return vm.departing
+	return vm.free(CommandMigrate)
 }
 
 // HandOver gives the VM up. It is called before the message that lets the

@@ -73,7 +73,7 @@ func (vm *VM) ResizeConsole(size ConsoleSize) error {
 	vm.control.Lock()
 	defer vm.control.Unlock()
 	// A guest that does not run, or runs elsewhere, is told by goOn.
-	if s := vm.State(); s == StateRunning || s == StatePostcopy && !vm.departing {
+	if s := vm.State(); s == StateRunning || s == StatePostcopy && vm.errand != ErrandMigration {
 		vm.tellSize()
 	}
 	return nil

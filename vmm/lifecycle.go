@@ -63,29 +63,29 @@ func (vm *VM) Pause(ctx context.Context) error {
 func (vm *VM) Resume() error {
 	vm.control.Lock()
 	defer vm.control.Unlock()
-	if vm.departing && vm.pausedBefore {
+	if vm.errand != ErrandNone && vm.pausedBefore {
 		return vm.allowed(CommandResume)
 	}
 	return vm.resume()
 }
 
-// PauseByUser is Pause, refused while the VM is migrating.
+// PauseByUser is Pause, refused while the VM is migrating or being saved.
 func (vm *VM) PauseByUser(ctx context.Context) error {
 	vm.control.Lock()
 	defer vm.control.Unlock()
-	if vm.departing {
-		return &StateError{VM: vm.config.Name, Command: CommandPause, State: vm.State(), Migrating: true}
+	if err := vm.notOnErrand(CommandPause); err != nil {
+		return err
 	}
 	return vm.pause(ctx)
 }
 
-// ResumeByUser is Resume, refused while the VM is migrating: a guest that
-// runs here while its state is on the way would be lost or run twice.
+// ResumeByUser is Resume, refused while the VM is migrating or being saved: a guest
+// that runs here while its state is on the way would be lost or run twice.
 func (vm *VM) ResumeByUser() error {
 	vm.control.Lock()
 	defer vm.control.Unlock()
-	if vm.departing {
-		return &StateError{VM: vm.config.Name, Command: CommandResume, State: vm.State(), Migrating: true}
+	if err := vm.notOnErrand(CommandResume); err != nil {
+		return err
 	}
 	return vm.resume()
 }

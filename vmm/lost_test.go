@@ -61,7 +61,9 @@ func TestAVMIsFreedWhenTheMigrationItCameByHasEnded(t *testing.T) {
 	if err := vm.Start(); err != nil {
 		t.Fatal(err)
 	}
-	vm.arriving.Add(1)
+	if err := vm.inMemory.begin(); err != nil {
+		t.Fatal(err)
+	}
 	closed := make(chan error)
 	go func() { closed <- vm.Close() }()
 	<-vm.Done()
@@ -73,7 +75,7 @@ func TestAVMIsFreedWhenTheMigrationItCameByHasEnded(t *testing.T) {
 	if _, err := vm.ram.View(0, vm.ram.Size()); err != nil {
 		t.Error(err)
 	}
-	vm.arriving.Done()
+	vm.inMemory.done()
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}

@@ -247,8 +247,20 @@ func (d *departure) options(req MigrateRequest) (vm *VM, dest migration.Address,
 func (d *departure) run(vm *VM, do func() (*migration.Report, error)) <-chan struct{} {
 	source, done := d.source, make(chan struct{})
 	d.done, d.last = done, MigrationEvent{}
+	used := vm.inMemory.begin() == nil // else the VM has ended, and so will this
+	go func() {
+		// A guest that ends here is not to arrive anywhere.
+		select {
+		case <-vm.Done():
+			_ = source.Cancel() // refused once the guest is the destination's
+		case <-done:
+		}
+	}()
 	go func() {
 		report, err := d.back(do())
+		if used {
+			vm.inMemory.done()
+		}
 		d.settle(vm, source.Destination(), err)
 		// Whoever hears of the end may want to do something with the VM.
 		d.mu.Lock()

@@ -82,7 +82,7 @@ func placeNets(nets []NetConfig, here []TapConfig, log *slog.Logger) error {
 		for _, n := range nets {
 			theirs = append(theirs, n.Tap.Name)
 		}
-		return fmt.Errorf("the VM has %d network cards (at the source, on tap %q), and this host was told of %d: give receive a --net tap=auto|NAME[,bridge=NAME] for each, in this order",
+		return fmt.Errorf("the VM has %d network cards (at the source, on tap %q), and this host was told of %d: say --net tap=auto|NAME[,bridge=NAME] for each, in this order",
 			len(nets), theirs, len(here))
 	}
 	for i := range nets {

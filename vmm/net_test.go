@@ -208,7 +208,7 @@ func TestIncomingCardsUseWhatThisHostNamed(t *testing.T) {
 		here []TapConfig
 		want string
 	}{
-		{nil, "give receive a --net"},
+		{nil, "say --net"},
 		{[]TapConfig{auto}, "told of 1"},
 		{[]TapConfig{auto, auto, auto}, "2 network cards"},
 		{[]TapConfig{auto, {FD: 3}}, "a file descriptor is one"},

@@ -38,6 +38,7 @@ func described(t *testing.T, a *API) description {
 func newAPI() *API {
 	a := NewAPI("test")
 	AddMigration(a, slog.New(slog.DiscardHandler))
+	AddSnapshot(a, "test")
 	return a
 }
 
@@ -70,7 +71,7 @@ func TestTheDescriptionIsValidAndOfThisAPI(t *testing.T) {
 var schemaTypes = map[string]any{
 	"Problem": problem{}, "Info": Info{}, "DiskConfig": DiskConfig{}, "NetConfig": NetConfig{}, "TapConfig": TapConfig{},
 	"BalloonConfig": BalloonConfig{}, "VsockConfig": VsockConfig{}, "ExitStatus": ExitStatus{}, "StopRequest": StopRequest{},
-	"BalloonRequest": BalloonRequest{}, "ConsoleSize": ConsoleSize{}, "Balloon": balloon.Stats{}, "Stats": Stats{},
+	"BalloonRequest": BalloonRequest{}, "SnapshotRequest": SnapshotRequest{}, "SaveReport": migration.SaveReport{}, "ConsoleSize": ConsoleSize{}, "Balloon": balloon.Stats{}, "Stats": Stats{},
 	"VCPUStats": VCPUStats{}, "DeviceInfo": DeviceInfo{}, "Counts": virtio.Counts{}, "RequestCounts": virtio.RequestCounts{},
 	"QueueStats": virtio.QueueStats{}, "MigrateRequest": MigrateRequest{}, "ResumeMigrationRequest": ResumeMigrationRequest{},
 	"TakeBackRequest": TakeBackRequest{}, "Outlook": migration.Outlook{}, "Finding": migration.Finding{}, "MigrationEvent": MigrationEvent{}, "MigrationError": APIError{}, "Event": migration.Event{},

@@ -105,7 +105,7 @@ func (a *Arrival) Kill() {
 func (a *Arrival) Receive(ctx context.Context, ln net.Listener) error {
 	err := a.dest.Receive(ctx, ln)
 	if a.vm != nil {
-		a.vm.arriving.Done()
+		a.vm.inMemory.done()
 	}
 	var lost *migration.LostError
 	if err == nil || errors.As(err, &lost) {
@@ -137,6 +137,7 @@ func (a *Arrival) open(name string) error {
 		return errors.Join(err, dir.Release(ExitStatus{Code: ExitError, Reason: err.Error()}, nil))
 	}
 	AddMigration(a.Server.API, a.o.Logger)
+	AddSnapshot(a.Server.API, a.o.Program)
 	a.Server.API.metrics.MustRegister(arrivalCollector{a.dest})
 	return nil
 }
@@ -164,9 +165,11 @@ func (a *Arrival) build(ctx context.Context, config []byte) (migration.Destinati
 	if err := a.confineBuilt(vm); err != nil {
 		return nil, errors.Join(err, vm.Close())
 	}
+	if err := vm.inMemory.begin(); err != nil {
+		return nil, errors.Join(err, vm.Close())
+	}
 	a.o.Events.SetVM(vm.Name())
 	a.vm = vm
-	vm.arriving.Add(1)
 	a.Server.API.Attach(vm)
 	return &arriving{vm, a.runs}, nil
 }

@@ -8,7 +8,11 @@ import (
 
 // kvmState is the state that KVM keeps of the VM as a whole, as a
 // migration.Snapshotter.
-type kvmState struct{ vm *kvm.VM }
+type kvmState struct {
+	vm *kvm.VM
+	// clockStands: its clock is not set ahead by the time for which it was nowhere.
+	clockStands bool
+}
 
 func (kvmState) ID() string      { return "kvm" }
 func (kvmState) Version() uint32 { return kvm.VMStateVersion }
@@ -28,6 +32,9 @@ func (s kvmState) Load(version uint32, b []byte) error {
 	var state kvm.VMState
 	if err := state.UnmarshalBinary(b); err != nil {
 		return fmt.Errorf("%s: %w", s.ID(), err)
+	}
+	if s.clockStands {
+		state.StopClock()
 	}
 	return s.vm.LoadState(&state)
 }

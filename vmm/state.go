@@ -68,6 +68,7 @@ const (
 	CommandStop                       // end it; refused where that would lose a VM that lives elsewhere
 	CommandKill                       // end it whatever that costs
 	CommandMigrate                    // begin to leave
+	CommandSnapshot                   // write it to a directory
 	CommandHandOver                   // ownership has gone to the destination
 	CommandTakeBack                   // the destination proved that it never ran
 	CommandDepart                     // the destination needs nothing more
@@ -79,7 +80,7 @@ const (
 )
 
 var commandNames = [numCommands]string{
-	"start", "pause", "resume", "press the power button of", "stop", "kill", "migrate",
+	"start", "pause", "resume", "press the power button of", "stop", "kill", "migrate", "save",
 	"hand over", "take back", "depart", "run the incoming", "settle", "grow the disks of", "set the balloon of",
 }
 
@@ -133,6 +134,7 @@ var rules = [numCommands]rule{
 	CommandStop:        {from: in(StateCreated, StateRunning, StatePaused, StateIncoming), to: StateStopped},
 	CommandKill:        {from: in(StateCreated, StateRunning, StatePaused, StateIncoming, StatePostcopy), to: StateStopped},
 	CommandMigrate:     {from: in(StateRunning, StatePaused), stays: true},
+	CommandSnapshot:    {from: in(StateRunning, StatePaused), stays: true},
 	CommandHandOver:    {from: in(StatePaused), to: StatePostcopy},
 	CommandTakeBack:    {from: in(StatePostcopy), to: StatePaused},
 	CommandDepart:      {from: in(StatePostcopy), to: StateMigrated},
@@ -147,13 +149,13 @@ type StateError struct {
 	VM      string
 	Command Command
 	State   State
-	// Migrating: the state would allow it, the migration under way does not.
-	Migrating bool
+	// Errand, if there is one, does not allow it. The state may.
+	Errand Errand
 }
 
 func (e *StateError) Error() string {
-	if e.Migrating {
-		return fmt.Sprintf("cannot %v VM %s: a migration of it is under way (microvm migrate-cancel %s)", e.Command, e.VM, e.VM)
+	if e.Errand != ErrandNone {
+		return fmt.Sprintf("cannot %v VM %s: "+underWay[e.Errand], e.Command, e.VM, e.VM)
 	}
 	why := ""
 	if e.State == StatePostcopy {

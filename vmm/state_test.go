@@ -12,10 +12,10 @@ func TestStateMachine(t *testing.T) {
 		StateCreated: {CommandStart: StateRunning, CommandStop: StateStopped, CommandKill: StateStopped},
 		StateRunning: {
 			CommandPause: StatePaused, CommandResume: StateRunning, CommandPowerButton: StateRunning,
-			CommandMigrate: StateRunning, CommandGrow: StateRunning, CommandBalloon: StateRunning, CommandStop: StateStopped, CommandKill: StateStopped,
+			CommandMigrate: StateRunning, CommandSnapshot: StateRunning, CommandGrow: StateRunning, CommandBalloon: StateRunning, CommandStop: StateStopped, CommandKill: StateStopped,
 		},
 		StatePaused: {
-			CommandPause: StatePaused, CommandResume: StateRunning, CommandMigrate: StatePaused, CommandGrow: StatePaused, CommandBalloon: StatePaused,
+			CommandPause: StatePaused, CommandResume: StateRunning, CommandMigrate: StatePaused, CommandSnapshot: StatePaused, CommandGrow: StatePaused, CommandBalloon: StatePaused,
 			CommandHandOver: StatePostcopy, CommandStop: StateStopped, CommandKill: StateStopped,
 		},
 		StateIncoming: {CommandArrive: StatePostcopy, CommandStop: StateStopped, CommandKill: StateStopped},

@@ -33,6 +33,9 @@ type Options struct {
 	// Vsock is the path, on this host, of an incoming VM's vsock device;
 	// empty is in its state directory.
 	Vsock string
+	// clockStands has the guest's clock go on from where it stood, however long ago:
+	// see Restore.
+	clockStands bool
 }
 
 func (o Options) logger() *slog.Logger {
@@ -85,10 +88,11 @@ type VM struct {
 	// control serializes what is done to the VM as a whole: one pause at a
 	// time, and no resume by a user between a migration's steps.
 	control sync.Mutex
-	// departing: a migration from here is under way; guarded by control.
-	departing bool
-	// pausedBefore: the user had paused the VM before it began to depart;
-	// guarded by control. heldByUser is the same of one that has arrived.
+	// errand is what is being done to the VM as a whole, which other commands
+	// would disturb; guarded by control.
+	errand Errand
+	// pausedBefore: the user had paused the VM before the errand began; guarded
+	// by control. heldByUser is the same of one that has arrived.
 	pausedBefore bool
 	heldByUser   bool
 
@@ -100,8 +104,7 @@ type VM struct {
 	reason  string
 	done    chan struct{} // closed when no vCPU runs any more, for good
 	lost    chan struct{} // closed by Abandon
-	// arriving: a migration that puts pages in place has yet to end.
-	arriving sync.WaitGroup
+	inMemory memoryUse
 }
 
 // New builds a VM and loads its kernel. It does not run yet: see Start.

@@ -36,28 +36,28 @@ type launchReport struct {
 
 // runDetached starts the child with this process's own command line, and
 // returns when it says that the VM runs, or why not.
-func runDetached(config vmm.Config, o sessionOptions, stdout io.Writer) error {
+func runDetached(v newVM, o sessionOptions, stdout io.Writer) error {
 	if path, child := os.LookupEnv(detachedEnv); child {
-		return runAsChild(path, config, o)
+		return runAsChild(path, v, o)
 	}
-	dir, err := vmm.OpenStateDir(config.Name)
+	dir, err := vmm.OpenStateDir(v.name)
 	if err != nil {
 		return err
 	}
-	report, err := launch(dir, config)
+	report, err := launch(dir, v.name)
 	if err != nil {
 		return dirFailed(dir, err)
 	}
 	if report.Error != "" {
 		return &exitError{status: report.Status, err: errors.New(report.Error)}
 	}
-	fmt.Fprintln(stdout, config.Name)
+	fmt.Fprintln(stdout, v.name)
 	return nil
 }
 
 // launch starts the child and waits for its report. Without an error the
 // state directory is the child's.
-func launch(dir *vmm.StateDir, config vmm.Config) (launchReport, error) {
+func launch(dir *vmm.StateDir, name string) (launchReport, error) {
 	log, err := os.OpenFile(dir.LogPath(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return launchReport{}, err
@@ -68,7 +68,7 @@ func launch(dir *vmm.StateDir, config vmm.Config) (launchReport, error) {
 		return launchReport{}, err
 	}
 	defer r.Close()
-	child := exec.Command("/proc/self/exe", append(os.Args[1:], "--name", config.Name)...)
+	child := exec.Command("/proc/self/exe", append(os.Args[1:], "--name", name)...)
 	// The child leaves the working directory, from which a path may have been said.
 	child.Env = append(os.Environ(), detachedEnv+"="+dir.File().Name(), vmm.StateDirEnv+"="+filepath.Dir(dir.Path))
 	child.Stdout, child.Stderr = log, log
@@ -107,7 +107,7 @@ func closeOnExec() error {
 }
 
 // runAsChild is the VM's process.
-func runAsChild(pidFile string, config vmm.Config, o sessionOptions) error {
+func runAsChild(pidFile string, v newVM, o sessionOptions) error {
 	os.Unsetenv(detachedEnv)
 	unix.CloseOnExec(detachedLock)
 	unix.CloseOnExec(detachedPipe)
@@ -129,7 +129,7 @@ func runAsChild(pidFile string, config vmm.Config, o sessionOptions) error {
 	}
 	o.log.keepLast = true
 	runs := false
-	err = runIn(context.Background(), dir, config, o, func() {
+	err = runIn(context.Background(), dir, v, o, func() {
 		runs = true
 		tell(launchReport{})
 	})

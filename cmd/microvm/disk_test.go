@@ -31,7 +31,7 @@ func TestVMWithDisksMovesOnlyToTheirFiles(t *testing.T) {
 		flags []string
 		want  string
 	}{
-		{nil, "give receive a --disk FILE for each"},
+		{nil, "say --disk FILE for each"},
 		{[]string{"--disk", small}, "has 4096 bytes here, and the guest's disk 1048576"},
 	} {
 		dest, addr := h.receive(append([]string{"--name", "b"}, c.flags...)...)

@@ -48,6 +48,8 @@ func init() {
 		&logsCommand,
 		&pauseCommand,
 		&resumeCommand,
+		&snapshotCommand,
+		&restoreCommand,
 		&growCommand,
 		&balloonCommand,
 		&stopCommand,

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -82,24 +81,16 @@ nor within --timeout.`,
 		"microvm receive --listen unix:/run/microvm/in.sock --console socket",
 	},
 	prepare: func(flags *pflag.FlagSet) runner {
-		var listen, name, mode, events, hugepages, tlsDir, progress string
+		var listen, events, tlsDir, progress string
 		var timeout, recover time.Duration
 		var connections int
 		flags.StringVar(&listen, "listen", "", "`address` to wait at: tcp:HOST:PORT, unix:PATH, or fd:N for a listening socket that was passed, as by systemd")
-		flags.StringVar(&name, "name", "", "the VM's name here (default the name it had)")
-		flags.StringVar(&mode, "console", vmm.ConsoleStdio, "the serial port: stdio, socket or off")
+		here := addHereFlags(flags)
 		flags.StringVar(&events, "events", "", "write what happens, a JSON object a line, to a `FILE`, or to stdout after the address: - (docs/events.md)")
-		flags.StringVar(&hugepages, "hugepages", "same", "guest memory from the pool of 2 MiB pages: same as at the source, on or off")
 		flags.DurationVar(&timeout, "timeout", 0, "give up if the VM does not run here by then (default never)")
 		flags.DurationVar(&recover, "recover", defaultRecover, "how long to wait for the source if the connection breaks, unless the VM needs it")
 		flags.IntVar(&connections, "max-connections", migration.MaxConnections, "over how many connections the source may spread memory")
-		var vsock string
-		flags.StringVar(&vsock, "vsock", "", "`path` of the unix socket of the VM's vsock device on this host (default in its state directory)")
 		options := addSessionFlags(flags)
-		var disks []string
-		var netTexts []string
-		flags.StringArrayVar(&netTexts, "net", nil, "the VM's next network card's `side` on this host: tap=auto|NAME[,bridge=NAME][,owner=UID] or fd=N; may be repeated")
-		flags.StringArrayVar(&disks, "disk", nil, "the VM's next disk's `file` on this host; may be repeated")
 		flags.StringVar(&tlsDir, "tls-dir", "", "`folder` with ca-cert.pem, server-cert.pem and server-key.pem: TLS, and nothing else (default none)")
 		flags.StringVar(&progress, "progress", "auto", "on stderr: auto, plain, json or none")
 		return func(ctx context.Context, args []string, stdout io.Writer) error {
@@ -107,7 +98,7 @@ nor within --timeout.`,
 				return err
 			}
 			show, err := newProgress(progress, os.Stderr)
-			if err := errors.Join(err, options.check()); err != nil {
+			if err := errors.Join(err, here.check(), options.check()); err != nil {
 				return err
 			}
 			if err := onlyTLS(options.confinement, tlsDir); err != nil {
@@ -122,36 +113,11 @@ nor within --timeout.`,
 			if err != nil {
 				return usagef("--listen: %v", err)
 			}
-			if mode != vmm.ConsoleStdio && mode != vmm.ConsoleSocket && mode != vmm.ConsoleOff {
-				return usagef("--console %s: has to be %s, %s or %s", mode, vmm.ConsoleStdio, vmm.ConsoleSocket, vmm.ConsoleOff)
-			}
-			if vsock != "" {
-				if vsock, err = filepath.Abs(vsock); err != nil {
-					return err
-				}
-			}
 			if connections < 1 || connections > migration.MaxConnections {
 				return usagef("--max-connections %d: has to be 1 to %d", connections, migration.MaxConnections)
 			}
-			if events == "-" && mode == vmm.ConsoleStdio {
+			if events == "-" && here.console == vmm.ConsoleStdio {
 				return usagef("--events - and --console stdio exclude each other: use --console socket, or a file")
-			}
-			pages, ok := hugepagesHere[hugepages]
-			if !ok {
-				return usagef("--hugepages %s: has to be same, on or off", hugepages)
-			}
-			if name != "" {
-				if err := vmm.ValidateName(name); err != nil {
-					return usagef("%v", err)
-				}
-			}
-			var nets []vmm.TapConfig
-			for _, text := range netTexts {
-				tap, err := vmm.ParseTap(text)
-				if err != nil {
-					return usagef("--net: %v", err)
-				}
-				nets = append(nets, tap)
 			}
 			var secure func() *tls.Config
 			if tlsDir != "" {
@@ -167,14 +133,14 @@ nor within --timeout.`,
 				return err
 			}
 			defer ln.Close()
-			r := &reception{session: newSession(mode, *options), name: name, hugepages: pages, timeout: timeout, recover: recover, connections: connections, disks: disks, nets: nets, vsock: vsock, tls: secure, show: show}
+			r := &reception{session: newSession(here.console, *options), here: here, timeout: timeout, recover: recover, connections: connections, tls: secure, show: show}
 			if events != "" {
 				w, err := openEvents(events, stdout)
 				if err != nil {
 					return err
 				}
 				defer w.close()
-				r.events, r.writer = migration.NewEventLog(name), w
+				r.events, r.writer = migration.NewEventLog(here.name), w
 			}
 			return r.run(ctx, ln, stdout)
 		}
@@ -183,14 +149,10 @@ nor within --timeout.`,
 
 // reception is one run of the command.
 type reception struct {
-	session   *session
-	name      string
-	hugepages *bool
-	timeout   time.Duration
-	recover   time.Duration
-	disks     []string
-	nets      []vmm.TapConfig
-	vsock     string
+	session *session
+	here    *hereFlags
+	timeout time.Duration
+	recover time.Duration
 	// connections is how many the source may have for memory.
 	connections int
 	tls         func() *tls.Config  // nil: without
@@ -211,12 +173,9 @@ func passedSocket() string {
 	return "fd:3"
 }
 
-// hugepagesHere are the values of --hugepages.
-var hugepagesHere = map[string]*bool{"same": nil, "on": new(true), "off": new(false)}
-
 func (r *reception) run(ctx context.Context, ln net.Listener, stdout io.Writer) error {
 	r.logAbove()
-	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.name, Console: r.session.console, Logger: slog.Default(), Program: readVersion().text(), Recover: r.recover, Disks: r.disks, Nets: r.nets, Vsock: r.vsock, Hugepages: r.hugepages, MaxConnections: r.connections, TLS: r.tls, Events: r.events, SocketGroup: r.session.group})
+	a, err := vmm.NewArrival(vmm.ArrivalOptions{Name: r.here.name, Console: r.session.console, Logger: slog.Default(), Program: readVersion().text(), Recover: r.recover, Disks: r.here.disks, Nets: r.here.nets, Vsock: r.here.vsock, Hugepages: r.here.hugepages, MaxConnections: r.connections, TLS: r.tls, Events: r.events, SocketGroup: r.session.group})
 	if err != nil {
 		return err
 	}

@@ -102,26 +102,45 @@ error; registers on stderr); 34 its kernel panicked.`,
 			case f.print:
 				return printJSON(stdout, said)
 			case f.detach:
-				return runDetached(config, *f.session, stdout)
+				return runDetached(boots(config), *f.session, stdout)
 			}
-			return run(ctx, config, *f.session)
+			return run(ctx, boots(config), *f.session)
 		}
 	},
 }
 
-// run boots a VM and shows it until it ends.
-func run(ctx context.Context, config vmm.Config, o sessionOptions) error {
-	dir, err := vmm.OpenStateDir(config.Name)
+// A newVM is a VM that is to run in this process, and how it comes about.
+type newVM struct {
+	name    string
+	console string // one of vmm's Console constants
+	// make builds it, and gives what starts it.
+	make func(context.Context, vmm.Options) (vm *vmm.VM, start func() error, err error)
+}
+
+// boots is a VM that boots its kernel.
+func boots(config vmm.Config) newVM {
+	return newVM{name: config.Name, console: config.Console, make: func(ctx context.Context, o vmm.Options) (*vmm.VM, func() error, error) {
+		vm, err := vmm.New(ctx, config, o)
+		if err != nil {
+			return nil, nil, err
+		}
+		return vm, vm.Start, nil
+	}}
+}
+
+// run makes a VM and shows it until it ends.
+func run(ctx context.Context, v newVM, o sessionOptions) error {
+	dir, err := vmm.OpenStateDir(v.name)
 	if err != nil {
 		return err
 	}
-	return runIn(ctx, dir, config, o, func() {})
+	return runIn(ctx, dir, v, o, func() {})
 }
 
-// runIn boots a VM whose state directory is open already. running is called
+// runIn is run for a VM whose state directory is open already. running is called
 // once it runs.
-func runIn(ctx context.Context, dir *vmm.StateDir, config vmm.Config, o sessionOptions, running func()) error {
-	s := newSession(config.Console, o)
+func runIn(ctx context.Context, dir *vmm.StateDir, v newVM, o sessionOptions, running func()) error {
+	s := newSession(v.console, o)
 	if o.group != "" {
 		if err := dir.Share(o.group); err != nil {
 			return dirFailed(dir, err)
@@ -131,11 +150,12 @@ func runIn(ctx context.Context, dir *vmm.StateDir, config vmm.Config, o sessionO
 	if err != nil {
 		return dirFailed(dir, err)
 	}
-	vm, err := vmm.New(ctx, config, vmm.Options{Logger: slog.Default(), Console: s.console})
+	vm, start, err := v.make(ctx, vmm.Options{Logger: slog.Default(), Console: s.console})
 	if err != nil {
 		return serverFailed(server, err)
 	}
 	vmm.AddMigration(server.API, slog.Default())
+	vmm.AddSnapshot(server.API, readVersion().text())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	detach, err := s.attach(ctx, vm)
@@ -146,7 +166,7 @@ func runIn(ctx context.Context, dir *vmm.StateDir, config vmm.Config, o sessionO
 		if err := server.Confine(vm, *o.confinement); err != nil {
 			return err
 		}
-		if err := vm.Start(); err != nil {
+		if err := start(); err != nil {
 			return err
 		}
 		running()

@@ -145,6 +145,11 @@ func absolute(c *vmm.Config) error {
 	for i := range c.Disks {
 		paths = append(paths, &c.Disks[i].Path)
 	}
+	return allAbsolute(paths)
+}
+
+// allAbsolute does that to those that are not empty.
+func allAbsolute(paths []*string) error {
 	for _, path := range paths {
 		if *path == "" {
 			continue

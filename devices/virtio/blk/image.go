@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -143,6 +144,19 @@ func (img *Image) Unlock() error {
 		return fmt.Errorf("disk %s: unlock: %w", img.path, err)
 	}
 	return nil
+}
+
+// Modified is when the file was written last; zero of a block device, which does not
+// say.
+func (img *Image) Modified() (time.Time, error) {
+	st, err := img.file.Stat()
+	if err != nil {
+		return time.Time{}, fmt.Errorf("disk %s: %w", img.path, err)
+	}
+	if !st.Mode().IsRegular() {
+		return time.Time{}, nil
+	}
+	return st.ModTime(), nil
 }
 
 // Settle writes out what is only in this host's cache. Unlock does so as well,
