@@ -250,10 +250,19 @@ func TestAVMRunsOnThatCannotBeSaved(t *testing.T) {
 	cancel()
 	for _, leave := range []bool{false, true} {
 		for name, save := range map[string]func() error{
-			"machine.json": func() error { _, err := vm.Save(t.Context(), failing(t, 0), SaveOptions{LeaveRunning: leave}); return err },
-			"state":        func() error { _, err := vm.Save(t.Context(), failing(t, 1), SaveOptions{LeaveRunning: leave}); return err },
-			"memory":       func() error { _, err := vm.Save(t.Context(), failing(t, 2), SaveOptions{LeaveRunning: leave}); return err },
-			"called off":   func() error { _, err := vm.Save(ctx, failing(t, -1), SaveOptions{LeaveRunning: leave}); return err },
+			"machine.json": func() error {
+				_, err := vm.Save(t.Context(), failing(t, 0), SaveOptions{LeaveRunning: leave})
+				return err
+			},
+			"state": func() error {
+				_, err := vm.Save(t.Context(), failing(t, 1), SaveOptions{LeaveRunning: leave})
+				return err
+			},
+			"memory": func() error {
+				_, err := vm.Save(t.Context(), failing(t, 2), SaveOptions{LeaveRunning: leave})
+				return err
+			},
+			"called off": func() error { _, err := vm.Save(ctx, failing(t, -1), SaveOptions{LeaveRunning: leave}); return err },
 			"migrating": func() error {
 				if err := vm.Depart(); err != nil {
 					return nil

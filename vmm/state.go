@@ -19,13 +19,14 @@ import (
 type State uint8
 
 // The states. Postcopy means the same on both sides: the guest runs at the
-// destination while some of its memory is still at the source.
+// destination while some of its memory is still at the source. A VM that is restored
+// from a snapshot is a destination whose source is a file.
 const (
 	StateCreated  State = iota // built, never ran
 	StateRunning               // vCPUs run here
 	StatePaused                // vCPUs are out of KVM_RUN, state is whole and here
-	StateIncoming              // built for a migration, waits for its state
-	StatePostcopy              // memory is spread over two hosts
+	StateIncoming              // built for a migration or a restoration, waits for its state
+	StatePostcopy              // memory is spread over two hosts, or some of it is in a file
 	StateMigrated              // lives elsewhere; nothing of it is owed from here
 	StateStopped               // over
 	numStates
@@ -159,7 +160,7 @@ func (e *StateError) Error() string {
 	}
 	why := ""
 	if e.State == StatePostcopy {
-		why = " (its memory is on two hosts until the migration has completed)"
+		why = " (its memory is in two places until the migration, or the restoration, has completed)"
 	}
 	return fmt.Sprintf("cannot %v VM %s: it is %v%s, and has to be %v", e.Command, e.VM, e.State, why, rules[e.Command].from)
 }

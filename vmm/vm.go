@@ -98,12 +98,12 @@ type VM struct {
 
 	mu sync.Mutex
 	// state to reason are guarded by mu.
-	state   State
-	ending  bool  // end has been called
-	outcome error // what Wait returns
-	reason  string
-	done    chan struct{} // closed when no vCPU runs any more, for good
-	lost    chan struct{} // closed by Abandon
+	state    State
+	ending   bool  // end has been called
+	outcome  error // what Wait returns
+	reason   string
+	done     chan struct{} // closed when no vCPU runs any more, for good
+	lost     chan struct{} // closed by Abandon
 	inMemory memoryUse
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"os"
 	"slices"
 	"strings"
 )
@@ -24,6 +25,11 @@ func (r *rehearsal) prepare(c call, before []call) {
 			r.on(here, "microvm stop "+name+" --force")
 			delete(r.made, name)
 		}
+	case c.name == "restore":
+		r.needSnapshot(c.args[0], c.said("disk"))
+	case c.name == "snapshot" && !earlier("run"):
+		os.RemoveAll(c.args[1])
+		r.needVM(name, "--disk root.img", "")
 	case !c.takesVM() || name == "" || earlier("run"):
 	case c.name == "grow":
 		r.needVM(name, "--disk root.img", "")
@@ -48,6 +54,20 @@ func (r *rehearsal) prepare(c call, before []call) {
 	default:
 		r.needVM(name, "", "")
 	}
+}
+
+// needSnapshot has a VM a be saved in dir, which has a disk if that is said, and end.
+func (r *rehearsal) needSnapshot(dir string, disk bool) {
+	r.t.Helper()
+	os.RemoveAll(dir)
+	flags := ""
+	if disk {
+		flags = "--disk root.img"
+	}
+	r.stopAll()
+	r.needVM("a", flags, "")
+	r.on(here, "microvm snapshot a "+dir)
+	clear(r.made)
 }
 
 // needMigration has the VM be on its way, slowly.

@@ -78,6 +78,8 @@ func newRehearsal(t *testing.T) *rehearsal {
 		"root.img":    string(make([]byte, 1<<20)),
 		"data.img":    string(make([]byte, 1<<20)),
 		"shared.img":  string(make([]byte, 1<<20)),
+		// Of when a snapshot was taken, and where snapshots are.
+		"root-then.img": string(make([]byte, 1<<20)), "vms/x": "",
 		// Where completions and manual pages are told to go.
 		".zsh/completions/x": "", ".config/fish/completions/x": "", "man/x": "",
 	} {
@@ -185,7 +187,7 @@ func (r *rehearsal) finish(p *shell, calls []call, before int) {
 	last := calls[len(calls)-1]
 	watches := last.said("watch") || last.said("follow")
 	switch {
-	case last.name == "run" && !last.said("detach") && !last.said("print-config"):
+	case (last.name == "run" || last.name == "restore") && !last.said("detach") && !last.said("print-config"):
 		r.await(p, "a VM that runs", func() bool { return r.running() > before })
 		r.stopAll()
 		r.ends(p, 0)

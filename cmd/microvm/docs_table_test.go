@@ -22,6 +22,7 @@ var replaced = []struct{ what, by string }{
 	{"/tmp/v.sock", "{here}/v.sock"},
 	{"--listen 127.0.0.1:9180", "--listen 127.0.0.1:0"},
 	{"/etc/microvm/tls", "{here}/tls"},
+	{"/var/lib/vms", "{here}/vms"},
 	{"/shared/root.img", "{here}/shared.img"},
 	{"/usr/local/share/man/man1", "{here}/man"},
 	{"/dev/tcp/192.0.2.7/4444", "/dev/tcp/127.0.0.1/{port}"},
