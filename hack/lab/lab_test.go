@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +80,27 @@ func TestALabCommandsOutputAndStatusComeBack(t *testing.T) {
 	}
 	if got, want := stderr.String(), "to stderr, with 'quotes' and $signs\n"; got != want {
 		t.Errorf("stderr %q, want %q", got, want)
+	}
+}
+
+func TestALabThatDoesNotComeUpIsBootedAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs what the lab is made of, which is fetched; run without -short")
+	}
+	pieces, dir := labtest.Pieces(t), t.TempDir()
+	boots := filepath.Join(dir, "boots")
+	script := "#!/bin/sh\necho >> " + boots + "\nexec sleep 1000\n"
+	if err := os.WriteFile(filepath.Join(dir, "qemu-system-x86_64"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	var stderr bytes.Buffer
+	_, err := pieces.Run(t.Context(), labvm.Options{Command: []string{"true"}, Stderr: &stderr, BootTime: time.Second})
+	if err == nil || !strings.Contains(err.Error(), "not up in time") || strings.Count(stderr.String(), "booted again") != 2 {
+		t.Errorf("%v\n%s", err, stderr.String())
+	}
+	if text, err := os.ReadFile(boots); err != nil || len(text) != 3 {
+		t.Errorf("booted %d times, %v", len(text), err)
 	}
 }
 

@@ -33,6 +33,7 @@ type Options struct {
 	MemoryMiB int           // the lab's RAM, in which its files lie too; 0: 4096
 	CPUs      int           // for the command and its guests; 0: 2
 	Deadline  time.Duration // from Run's start, boot included; 0: none
+	BootTime  time.Duration // for the lab to be up; then it is booted again, twice at most; 0: 2 minutes
 	QEMU      bool          // copy this machine's QEMU into the lab
 	Stress    bool          // have stress-ng for its guests, see EnvGuestStress
 
@@ -73,6 +74,11 @@ func (p *Pieces) Run(ctx context.Context, o Options) (int, error) {
 	fmt.Fprintf(o.Progress, "lab: image made in %.1f s\n", time.Since(start).Seconds())
 
 	status, err := p.boot(ctx, qemu, initrd, &o)
+	// Once in some hundred boots an emulated machine stands still before its kernel has printed a line.
+	for tries := 1; errors.Is(err, errNotUp) && tries < maxBoots; tries++ {
+		fmt.Fprintf(o.Stderr, "lab: not up after %v, booted again\n", o.BootTime)
+		status, err = p.boot(ctx, qemu, initrd, &o)
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		fmt.Fprintf(o.Stderr, "lab: ended at the deadline of %v\n", o.Deadline)
 		return StatusDeadline, nil
@@ -80,7 +86,15 @@ func (p *Pieces) Run(ctx context.Context, o Options) (int, error) {
 	return status, err
 }
 
+// maxBoots is how often the lab is booted until it is up.
+const maxBoots = 3
+
+var errNotUp = errors.New("the machine is not up in time")
+
 func setDefaults(o *Options) {
+	if o.BootTime == 0 {
+		o.BootTime = 2 * time.Minute
+	}
 	if o.MemoryMiB == 0 {
 		o.MemoryMiB = 4096
 	}
@@ -156,16 +170,28 @@ func (p *Pieces) boot(ctx context.Context, qemu, initrd string, o *Options) (int
 		status int
 		err    error
 	}
-	ended := make(chan outcome, 1)
+	ended, up := make(chan outcome, 1), make(chan struct{})
 	go func() {
-		status, err := converse(port, o)
+		status, err := converse(port, o, up)
 		ended <- outcome{status, err}
 	}()
+	late := time.NewTimer(o.BootTime)
+	defer late.Stop()
 	var result outcome
-	select {
-	case result = <-ended:
-	case <-ctx.Done():
-		result.err = ctx.Err()
+	for waiting := true; waiting; {
+		select {
+		case result = <-ended:
+			waiting = false
+		case <-up:
+			late.Stop()
+			up = nil
+		case <-late.C:
+			result.err = errNotUp
+			waiting = false
+		case <-ctx.Done():
+			result.err = ctx.Err()
+			waiting = false
+		}
 	}
 	_ = cmd.Process.Kill() // gone already is as good
 	<-gone
