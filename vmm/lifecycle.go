@@ -156,10 +156,14 @@ func (vm *VM) PressPowerButton() error {
 }
 
 // PowerOff ends the VM at once. It is refused while part of it lives
-// elsewhere, since that would end the VM there too. It returns when no vCPU
-// runs any more.
+// elsewhere, since that would end the VM there too; of one that is restored the rest
+// is in a file, which stays. It returns when no vCPU runs any more.
 func (vm *VM) PowerOff() error {
-	if err := vm.allowed(CommandStop); err != nil {
+	command := CommandStop
+	if vm.ofFile {
+		command = CommandKill
+	}
+	if err := vm.allowed(command); err != nil {
 		return err
 	}
 	vm.end(nil, "stopped")

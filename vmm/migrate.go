@@ -23,6 +23,7 @@ const (
 	CodeFailed    = "failed"    // the source still runs the VM
 	CodeCancelled = "cancelled" // likewise
 	CodePaused    = "paused"    // the guest is at the destination, pages of it here
+	CodeEnded     = "ended"     // the VM has ended here meanwhile
 )
 
 // progressEvery is how often a client that waits for a migration hears of it.
@@ -264,7 +265,7 @@ func (d *departure) run(vm *VM, do func() (*migration.Report, error)) <-chan str
 		d.settle(vm, source.Destination(), err)
 		// Whoever hears of the end may want to do something with the VM.
 		d.mu.Lock()
-		d.last = MigrationEvent{Status: source.Status(), Report: report, Error: migrationError(err)}
+		d.last = MigrationEvent{Status: source.Status(), Report: report, Error: vm.outcomeOf(err)}
 		d.ended[slices.Index(results[:], report.Result)]++
 		close(done)
 		d.mu.Unlock()
@@ -304,6 +305,21 @@ func (d *departure) settle(vm *VM, dest migration.Address, err error) {
 		d.log.Warn("migration ended, the VM stays here", "error", err)
 		vm.Stay()
 	}
+}
+
+// outcomeOf is migrationError for a VM that may have ended meanwhile: then it does not
+// run on here.
+func (vm *VM) outcomeOf(err error) *APIError {
+	e := migrationError(err)
+	select {
+	case <-vm.Done():
+		if e != nil && e.Code != CodePaused {
+			e = &APIError{Message: fmt.Sprintf("VM %s has ended (%s): %v", vm.config.Name, vm.ExitStatus().Reason, err), Code: CodeEnded}
+			e.Classify()
+		}
+	default:
+	}
+	return e
 }
 
 // migrationError classes what Source.Run returned.

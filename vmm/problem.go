@@ -56,9 +56,10 @@ var classes = map[string]class{
 	CodeRefused:     {http.StatusConflict, "refused before anything was done", ExitRefused},
 	CodeTimeout:     {http.StatusGatewayTimeout, "it took too long", ExitTimeout},
 	CodeInternal:    {http.StatusInternalServerError, "it failed", ExitError},
-	CodeFailed:      {exit: ExitStays},
-	CodeCancelled:   {exit: ExitStays},
+	CodeFailed:      {http.StatusInternalServerError, "it failed, and the VM runs on", ExitStays},
+	CodeCancelled:   {http.StatusConflict, "it was called off, and the VM runs on", ExitStays},
 	CodePaused:      {exit: ExitPaused},
+	CodeEnded:       {exit: ExitError},
 }
 
 // exitNames are what the exit statuses are called that an APIError can have.

@@ -72,6 +72,7 @@ func (o *Options) asItWas(h snapshot.Head) error {
 }
 
 func (vm *VM) restore(file *snapshot.Reader, named, lazy bool) (*Restored, error) {
+	vm.ofFile = true
 	// Before anybody looks at what is in them.
 	if err := vm.lockDisks(); err != nil {
 		return nil, err

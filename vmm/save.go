@@ -2,9 +2,7 @@ package vmm
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"microvm/migration"
@@ -91,52 +89,4 @@ func (vm *VM) head(program string) (snapshot.Head, error) {
 		h.Disks = append(h.Disks, snapshot.Disk{Path: vm.config.Disks[i].Path, Bytes: d.blk.Bytes(), Modified: at})
 	}
 	return h, nil
-}
-
-// SnapshotRequest asks for a snapshot. Its files, which are empty, are passed with it
-// in the order of snapshot.Files.List.
-type SnapshotRequest struct {
-	LeaveRunning bool `json:"leave_running,omitempty"`
-	// Dir is where the files are, for messages.
-	Dir string `json:"dir"`
-	// Files are passed along, and closed here then.
-	Files *snapshot.Files `json:"-"`
-}
-
-// AddSnapshot gives a VM's API the call that saves it:
-//
-//	POST   /v1/vm/snapshot   SnapshotRequest; answers a migration.SaveReport
-//
-// It is called off when the client goes. program is this program's version.
-func AddSnapshot(a *API, program string) {
-	a.Handle("POST /v1/vm/snapshot", func(w http.ResponseWriter, r *http.Request) {
-		var req SnapshotRequest
-		err := readJSON(w, r, &req)
-		passed := passedFiles(r)
-		if err != nil {
-			closeFiles(passed)
-			writeError(w, err)
-			return
-		}
-		files, err := snapshot.FromList(passed)
-		if err != nil {
-			writeError(w, &APIError{Message: err.Error() + " (SCM_RIGHTS, with the request's first byte)", Code: CodeBadRequest})
-			return
-		}
-		defer files.Close()
-		vm := a.VM()
-		if vm == nil {
-			writeRefusal(w, a.errNotArrived())
-			return
-		}
-		rep, err := vm.Save(r.Context(), files, SaveOptions{LeaveRunning: req.LeaveRunning, Dir: req.Dir, Program: program})
-		switch {
-		case err == nil:
-			writeJSON(w, http.StatusOK, rep)
-		case errors.As(err, new(*StateError)):
-			writeRefusal(w, err)
-		default:
-			writeProblem(w, APIError{Message: err.Error(), Code: CodeInternal, ExitCode: ExitStays})
-		}
-	})
 }

@@ -335,7 +335,9 @@ func TestALazyVMMayEndBeforeItsMemoryIsHere(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Duration(i) * time.Millisecond) // to be somewhere else each time
-		r.VM.Stop()
+		if err := r.VM.PowerOff(); err != nil {
+			t.Error(err)
+		}
 		if _, err := r.Wait(); err != nil {
 			t.Error(err)
 		}

@@ -95,6 +95,8 @@ type VM struct {
 	// by control. heldByUser is the same of one that has arrived.
 	pausedBefore bool
 	heldByUser   bool
+	// ofFile: it was restored from a snapshot.
+	ofFile bool
 
 	mu sync.Mutex
 	// state to reason are guarded by mu.

@@ -66,7 +66,10 @@ func TestAVMThatEndsOnItsWayOutEndsEverywhere(t *testing.T) {
 				}
 				source.wait(0)
 				relay.letPass()
-				migrate.wait(exitFailure) // its process is gone
+				migrate.wait(exitFailure)
+				if text := migrate.stderr.String(); !strings.Contains(text, "VM a has ended") && !strings.Contains(text, "does not answer any more") {
+					t.Errorf("whoever asked for the migration hears: %s", text)
+				}
 				dest.wait(exitFailure)
 				if text := screens(dest); text != "" {
 					t.Errorf("the guest ran at the destination: %q", text)

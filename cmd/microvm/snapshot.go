@@ -96,13 +96,14 @@ func takeSnapshot(ctx context.Context, name, dir string, leave bool) (rep migrat
 			slog.Warn("what was written stays behind, and is no snapshot", "err", rerr)
 		}
 	}()
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	signals, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	rep, err = c.Snapshot(ctx, vmm.SnapshotRequest{LeaveRunning: leave, Dir: dir, Files: files})
-	if err != nil && ctx.Err() != nil {
-		return rep, &exitError{status: exitStays, err: fmt.Errorf("called off: VM %s runs on as it was", name)}
-	}
-	return rep, err
+	defer context.AfterFunc(signals, func() {
+		stop() // a second one ends this process
+		// An error is that there is none any more.
+		_ = c.CancelSnapshot(ctx)
+	})()
+	return c.Snapshot(ctx, vmm.SnapshotRequest{LeaveRunning: leave, Dir: dir, Files: files})
 }
 
 func printSaved(w io.Writer, dir string, r migration.SaveReport) error {

@@ -18,11 +18,13 @@ const selftest = "microvm/hack/lab/selftest"
 // commands is the package whose tests have guests under stress-ng.
 const commands = "microvm/cmd/microvm"
 
-// Every test with the tag linuxguest, wherever it is, each package in a lab of its own.
+// Every test with the tag linuxguest, wherever it is, each package in a lab of its own. A lab keeps little more than one
+// CPU busy, so that two are run at a time.
 func TestLinuxGuestsInTheLab(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a machine in software emulation; run without -short")
 	}
+	t.Parallel()
 	pieces := labtest.Pieces(t)
 	packages, err := labtest.Discover("microvm/...")
 	if err != nil {
@@ -30,6 +32,7 @@ func TestLinuxGuestsInTheLab(t *testing.T) {
 	}
 	for _, p := range packages {
 		t.Run(strings.TrimPrefix(p.Path, "microvm/"), func(t *testing.T) {
+			t.Parallel()
 			labtest.Run(t, pieces, p.Path, labtest.Options{
 				Tests:   p.Tests,
 				Modules: []string{"veth", "sch_netem", "tun", "bridge"},
@@ -45,6 +48,7 @@ func TestKVMTestsOnSVM(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a machine in software emulation; run without -short")
 	}
+	t.Parallel()
 	pieces := labtest.Pieces(t)
 	for path, o := range map[string]labtest.Options{
 		// Left out: what needs a compiler, and a clocksource that an emulated machine does not have.
@@ -55,7 +59,10 @@ func TestKVMTestsOnSVM(t *testing.T) {
 		"migration":  {Tests: []string{"TestThePagerEndsWhileAFaultIsBeingMeasured"}},
 		"guest/tiny": {Skip: []string{"TestCommittedKernelIsWhatItsSourceBuilds"}},
 	} {
-		t.Run(path, func(t *testing.T) { labtest.Run(t, pieces, "microvm/"+path, o) })
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			labtest.Run(t, pieces, "microvm/"+path, o)
+		})
 	}
 }
 
