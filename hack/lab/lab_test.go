@@ -18,8 +18,8 @@ const selftest = "microvm/hack/lab/selftest"
 // commands is the package whose tests have guests under stress-ng.
 const commands = "microvm/cmd/microvm"
 
-// Every test with the tag linuxguest, wherever it is, each package in a lab of its own. A lab keeps little more than one
-// CPU busy, so that two are run at a time.
+// Every test with the tag linuxguest, wherever it is, each package in a lab of its own, or in two if it has many. A lab
+// keeps little more than one CPU busy, so that as many run at a time as there are CPUs.
 func TestLinuxGuestsInTheLab(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a machine in software emulation; run without -short")
@@ -30,18 +30,31 @@ func TestLinuxGuestsInTheLab(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range packages {
-		t.Run(strings.TrimPrefix(p.Path, "microvm/"), func(t *testing.T) {
+	run := func(name, path string, tests []string) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			labtest.Run(t, pieces, p.Path, labtest.Options{
-				Tests:   p.Tests,
+			labtest.Run(t, pieces, path, labtest.Options{
+				Tests:   tests,
 				Modules: []string{"veth", "sch_netem", "tun", "bridge"},
-				Program: p.Path != selftest,
-				Stress:  p.Path == commands,
+				Program: path != selftest,
+				Stress:  path == commands,
 			})
 		})
 	}
+	for _, p := range packages {
+		name := strings.TrimPrefix(p.Path, "microvm/")
+		if len(p.Tests) < many {
+			run(name, p.Path, p.Tests)
+			continue
+		}
+		half := len(p.Tests) / 2
+		run(name+"/1", p.Path, p.Tests[:half])
+		run(name+"/2", p.Path, p.Tests[half:])
+	}
 }
+
+// many tests are those that one lab would still be at when all others are done.
+const many = 6
 
 // The same tests that run natively, here on a KVM that is sure to have hardware virtualization under it.
 func TestKVMTestsOnSVM(t *testing.T) {

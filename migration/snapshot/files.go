@@ -37,7 +37,25 @@ func Create(dir string) (*Files, error) {
 	if err != nil {
 		return nil, errors.Join(err, Remove(dir))
 	}
+	// What is written to the files is worth nothing without their names.
+	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
+		f.Close()
+		return nil, errors.Join(err, Remove(dir))
+	}
 	return f, nil
+}
+
+// syncDir waits until the names in a directory are on the disk.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	return nil
 }
 
 // Open opens the snapshot in dir to be read.
