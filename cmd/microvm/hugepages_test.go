@@ -1,3 +1,5 @@
+//go:build !race
+
 package main
 
 import (
@@ -7,7 +9,6 @@ import (
 	"testing"
 
 	"microvm/memslot/hugepool"
-	"microvm/migration"
 )
 
 // Guests of hugeMemory have so many huge pages.
@@ -24,16 +25,6 @@ func hugeGuest(t *testing.T, cmdline string, flags ...string) (*host, *process) 
 	hugepool.Need(t, 2*hugePages)
 	h := newHost(t)
 	return h, h.boot("a", cmdline, append([]string{"-m", hugeMemory}, flags...)...)
-}
-
-// arrived checks that the guest works at the destination, and that its memory
-// is whole.
-func arrived(t *testing.T, h *host, r *migration.Report, source, dest *process) {
-	t.Helper()
-	if r.Result != migration.ResultCompleted || r.Verified == nil || !*r.Verified {
-		t.Errorf("report: %+v", r)
-	}
-	h.endsThere(source, dest, "b")
 }
 
 func TestABusyGuestOnHugePagesMovesWithoutHarm(t *testing.T) {

@@ -72,7 +72,7 @@ var roundLine = regexp.MustCompile(`(?m)^disk ok \d\r?$`)
 // TestWhatLinuxHasSyncedOutlivesTheVMM, which is killed right after the guest's
 // fsync has returned. Before that the disk has grown without a restart, one that
 // is read-only was not written to, and the guest has moved by postcopy while it
-// wrote and read.
+// wrote and read. The guest that finds what was synced goes on from a snapshot.
 func TestWhatLinuxHasSyncedOutlivesTheVMM(t *testing.T) {
 	disk, other := newDisk(t), newDisk(t)
 	h := newHost(t)
@@ -122,8 +122,7 @@ func TestWhatLinuxHasSyncedOutlivesTheVMM(t *testing.T) {
 		t.Errorf("what was synced is lost: %q, want %q", got, sum)
 	}
 	second.awaitLine("serial is the-disk")
-	second.enter("poweroff -f")
-	second.wait(0)
+	h.goesOnFromASnapshot(second, "a")
 	image, err := blk.OpenImage(disk, false)
 	if err != nil {
 		t.Fatal(err)

@@ -359,3 +359,13 @@ func TestADetachedMigrationGoesOnByItself(t *testing.T) {
 	}
 	dest.goesOn(3)
 }
+
+// arrived checks that the guest works at the destination, and that its memory
+// is whole.
+func arrived(t *testing.T, h *host, r *migration.Report, source, dest *process) {
+	t.Helper()
+	if r.Result != migration.ResultCompleted || r.Verified == nil || !*r.Verified {
+		t.Errorf("report: %+v", r)
+	}
+	h.endsThere(source, dest, "b")
+}

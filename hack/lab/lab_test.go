@@ -18,50 +18,34 @@ const selftest = "microvm/hack/lab/selftest"
 // commands is the package whose tests have guests under stress-ng.
 const commands = "microvm/cmd/microvm"
 
-// Every test with the tag linuxguest, wherever it is, each package in a lab of its own, or in two if it has many. A lab
-// keeps little more than one CPU busy, so that as many run at a time as there are CPUs.
+// Every test with the tag linuxguest, wherever it is, each package in a lab of its own. Not two labs at a time: on two
+// CPUs their guests are too slow then for what has a time limit in Linux.
 func TestLinuxGuestsInTheLab(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a machine in software emulation; run without -short")
 	}
-	t.Parallel()
 	pieces := labtest.Pieces(t)
 	packages, err := labtest.Discover("microvm/...")
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := func(name, path string, tests []string) {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			labtest.Run(t, pieces, path, labtest.Options{
-				Tests:   tests,
+	for _, p := range packages {
+		t.Run(strings.TrimPrefix(p.Path, "microvm/"), func(t *testing.T) {
+			labtest.Run(t, pieces, p.Path, labtest.Options{
+				Tests:   p.Tests,
 				Modules: []string{"veth", "sch_netem", "tun", "bridge"},
-				Program: path != selftest,
-				Stress:  path == commands,
+				Program: p.Path != selftest,
+				Stress:  p.Path == commands,
 			})
 		})
 	}
-	for _, p := range packages {
-		name := strings.TrimPrefix(p.Path, "microvm/")
-		if len(p.Tests) < many {
-			run(name, p.Path, p.Tests)
-			continue
-		}
-		half := len(p.Tests) / 2
-		run(name+"/1", p.Path, p.Tests[:half])
-		run(name+"/2", p.Path, p.Tests[half:])
-	}
 }
-
-// many tests are those that one lab would still be at when all others are done.
-const many = 6
 
 // The same tests that run natively, here on a KVM that is sure to have hardware virtualization under it.
 func TestKVMTestsOnSVM(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a machine in software emulation; run without -short")
 	}
-	t.Parallel()
 	pieces := labtest.Pieces(t)
 	for path, o := range map[string]labtest.Options{
 		// Left out: what needs a compiler, and a clocksource that an emulated machine does not have.
@@ -73,7 +57,7 @@ func TestKVMTestsOnSVM(t *testing.T) {
 		"guest/tiny": {Skip: []string{"TestCommittedKernelIsWhatItsSourceBuilds"}},
 	} {
 		t.Run(path, func(t *testing.T) {
-			t.Parallel()
+			t.Parallel() // most of a lab's time is its boot, which keeps one CPU busy
 			labtest.Run(t, pieces, "microvm/"+path, o)
 		})
 	}
