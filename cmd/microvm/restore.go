@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"path/filepath"
 
@@ -90,16 +91,16 @@ Exit status: that of run; 7 the VM ran here and needs memory that cannot be read
 
 // restores is a VM that comes from the snapshot in dir.
 func restores(dir string, lazy bool, here *hereFlags) newVM {
-	return newVM{name: here.name, console: here.console, make: func(ctx context.Context, o vmm.Options) (*vmm.VM, func() error, error) {
+	return newVM{name: here.name, console: here.console, make: func(ctx context.Context, o vmm.Options) (builtVM, error) {
 		files, err := snapshot.Open(dir)
 		if err != nil {
-			return nil, nil, err
+			return builtVM{}, err
 		}
 		o.Name, o.Hugepages, o.Disks, o.Nets, o.Vsock = here.name, here.hugepages, here.disks, here.nets, here.vsock
 		r, err := vmm.Restore(ctx, files, lazy, o)
 		if err != nil {
 			files.Close()
-			return nil, nil, err
+			return builtVM{}, err
 		}
 		start := func() error {
 			err := r.Run()
@@ -114,6 +115,12 @@ func restores(dir string, lazy bool, here *hereFlags) newVM {
 			}()
 			return nil
 		}
-		return r.VM, start, nil
+		arriving := func() string {
+			if left := r.PagesLeft(); left > 0 {
+				return fmt.Sprintf("restoring: %s left", bytesText(left*pageSize))
+			}
+			return ""
+		}
+		return builtVM{r.VM, start, arriving}, nil
 	}}
 }

@@ -113,18 +113,25 @@ error; registers on stderr); 34 its kernel panicked.`,
 type newVM struct {
 	name    string
 	console string // one of vmm's Console constants
-	// make builds it, and gives what starts it.
-	make func(context.Context, vmm.Options) (vm *vmm.VM, start func() error, err error)
+	make    func(context.Context, vmm.Options) (builtVM, error)
+}
+
+// A builtVM has yet to be started.
+type builtVM struct {
+	vm    *vmm.VM
+	start func() error
+	// arriving says how much of it is not here yet, once it runs; empty if nothing.
+	arriving func() string
 }
 
 // boots is a VM that boots its kernel.
 func boots(config vmm.Config) newVM {
-	return newVM{name: config.Name, console: config.Console, make: func(ctx context.Context, o vmm.Options) (*vmm.VM, func() error, error) {
+	return newVM{name: config.Name, console: config.Console, make: func(ctx context.Context, o vmm.Options) (builtVM, error) {
 		vm, err := vmm.New(ctx, config, o)
 		if err != nil {
-			return nil, nil, err
+			return builtVM{}, err
 		}
-		return vm, vm.Start, nil
+		return builtVM{vm, vm.Start, func() string { return "" }}, nil
 	}}
 }
 
@@ -150,10 +157,11 @@ func runIn(ctx context.Context, dir *vmm.StateDir, v newVM, o sessionOptions, ru
 	if err != nil {
 		return dirFailed(dir, err)
 	}
-	vm, start, err := v.make(ctx, vmm.Options{Logger: slog.Default(), Console: s.console})
+	built, err := v.make(ctx, vmm.Options{Logger: slog.Default(), Console: s.console})
 	if err != nil {
 		return serverFailed(server, err)
 	}
+	vm := built.vm
 	vmm.AddMigration(server.API, slog.Default())
 	vmm.AddSnapshot(server.API, readVersion().text())
 	ctx, cancel := context.WithCancel(ctx)
@@ -166,12 +174,12 @@ func runIn(ctx context.Context, dir *vmm.StateDir, v newVM, o sessionOptions, ru
 		if err := server.Confine(vm, *o.confinement); err != nil {
 			return err
 		}
-		if err := start(); err != nil {
+		if err := built.start(); err != nil {
 			return err
 		}
 		running()
 		s.manager.ready(vm.State().String())
-		s.follow(ctx, vm, func() string { return "" })
+		s.follow(ctx, vm, built.arriving)
 		return nil
 	})
 	detach()
