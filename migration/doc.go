@@ -105,6 +105,10 @@
 // however many wait for it. If the pusher has claimed it by then it is sent a
 // second time, on urgent, where nothing is before it.
 //
+// Go's garbage collector would take every CPU from these in the worst moment. From
+// just before the pause to the end of the migration both sides have the program do
+// without it, for as long as 64 MiB of garbage last.
+//
 // # To a file, and from it
 //
 // Save writes a machine to the files of package snapshot, and is precopy with them for a
@@ -115,8 +119,4 @@
 //	fault thread   userfaultfd ─▶ wanted
 //	answer         wanted ─▶ file ─▶ UFFDIO_COPY
 //	fill           file ─▶ UFFDIO_COPY
-//
-// Go's garbage collector would take every CPU from these in the worst moment. From
-// just before the pause to the end of the migration both sides have the program do
-// without it, for as long as 64 MiB of garbage last.
 package migration
