@@ -62,7 +62,7 @@ func TestAVMIsUnfitForEachReasonByItsName(t *testing.T) {
 		"no disks were named":      {nil, Options{}, map[string]string{"disk": "--disk FILE for each"}},
 		"a disk that is missing":   {nil, Options{Disks: []string{paths[0], "/no/such.img"}}, map[string]string{"disk": "/no/such.img: no such file"}},
 		"a disk that is too small": {nil, Options{Disks: []string{small, paths[1]}}, map[string]string{"disk": "524288 bytes here"}},
-		"a network card":           {func(c *machineConfig) { c.VM.Nets = []NetConfig{{MAC: "02:00:00:00:00:01"}} }, Options{Disks: paths}, map[string]string{"net": "receive a --net", "devices": `no device "net0"`}},
+		"a network card":           {func(c *machineConfig) { c.VM.Nets = []NetConfig{{MAC: "02:00:00:00:00:01"}} }, Options{Disks: paths}, map[string]string{"net": "say --net", "devices": `no device "net0"`}},
 		"a bridge that is missing": {func(c *machineConfig) {
 			c.VM.Nets = []NetConfig{{MAC: "02:00:00:00:00:01"}}
 			c.Devices = append(c.Devices, deviceConfig{"net0", 101})

@@ -39,7 +39,7 @@ func TestStateMachine(t *testing.T) {
 				if !errors.As(err, &refused) || refused.State != state || refused.Command != c {
 					t.Errorf("%v a VM that is %v: got %v, want a *StateError", c, state, err)
 				} else if text := err.Error(); !strings.Contains(text, "VM v") || !strings.Contains(text, state.String()) ||
-					strings.Contains(text, "until the migration has completed") != (state == StatePostcopy) {
+					strings.Contains(text, "in two places until the migration") != (state == StatePostcopy) {
 					t.Errorf("the error names too little: %s", text)
 				}
 				want = state
