@@ -195,3 +195,28 @@ func TestASnapshotOfAnotherMachineIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// Until a lazy machine runs, no thread of this process waits for a page in the kernel:
+// what stops all of them, as confining the process does, would stop the reader that is
+// to bring it, and wait for ever.
+func TestNothingOfOursWaitsForAPageBeforeAMachineRuns(t *testing.T) {
+	needPopulate(t)
+	m := newTestMachine(t, 1<<20)
+	m.fill(t)
+	dir, _, _ := saveTo(t, m, false)
+	there := newTestMachine(t, 1<<20)
+	r, err := restoreTo(t, there, dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * probeEvery) // by now the probe would have touched its page
+	if r.lazy.pager.probe.touched.Load() != 0 {
+		t.Error("a page is touched before the machine runs")
+	}
+	if err := r.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -94,6 +94,15 @@ func (p *pager) start(failed func(error)) {
 			failed(err)
 		}
 	})
+}
+
+// run notes that the vCPUs run, by these threads. From now on threads of ours wait for
+// pages inside the kernel, where no signal reaches them: the probe's too, which is
+// therefore not started before. What has every thread of the process do something, as
+// it is confined (syscall.AllThreadsSyscall), stops the reader first, and would wait for
+// them for ever.
+func (p *pager) run(tids []int) {
+	p.waits.setVCPUs(tids, time.Now())
 	p.probe.start()
 }
 

@@ -43,6 +43,7 @@ func TestTheKernelsPartOfAFaultIsMeasuredAndCountsForNobody(t *testing.T) {
 	needPopulate(t)
 	p, to := armed(t, 1<<20)
 	p.listen(func(err error) { t.Error(err) })
+	p.run(nil)
 	measured(t, p.probe, 3)
 	if k, w := p.probe.kernel.quantile(0.5), p.probe.woken.quantile(0.5); k <= 0 || w <= 0 {
 		t.Errorf("to the reader %v, woken after %v", k, w)

@@ -139,7 +139,7 @@ func (r *Restoration) Run() error {
 		close(r.ended)
 		return nil
 	}
-	r.lazy.pager.waits.setVCPUs(r.m.VCPUThreads(), time.Now())
+	r.lazy.pager.run(r.m.VCPUThreads())
 	r.lazy.fill()
 	go func() {
 		r.err = r.follow()

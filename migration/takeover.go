@@ -107,7 +107,7 @@ func (in *inbound) run() error {
 		return nil
 	}
 	now := time.Now()
-	d.pager.Load().waits.setVCPUs(d.machine.VCPUThreads(), now)
+	d.pager.Load().run(d.machine.VCPUThreads())
 	d.phase.Store(PhaseRunning)
 	d.opt.Events.downtime("resume", int64(now.Sub(began)))
 	err := in.back.send(func(b []byte) []byte {
