@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 )
 
@@ -36,23 +37,28 @@ func licences(info *debug.BuildInfo) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// licenceNames are how a file with terms begins, in either case: libcap's is License.
+var licenceNames = []string{"LICENSE", "LICENCE", "COPYING", "NOTICE", "PATENTS"}
+
 // appendLicences adds the files in dir that are named as licences are.
 func appendLicences(b *bytes.Buffer, what, dir string) error {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
 	found := false
-	for _, pattern := range []string{"LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "PATENTS*"} {
-		files, err := filepath.Glob(filepath.Join(dir, pattern))
+	for _, file := range files {
+		named := slices.ContainsFunc(licenceNames, func(name string) bool { return strings.HasPrefix(strings.ToUpper(file.Name()), name) })
+		if !named || file.IsDir() || filepath.Ext(file.Name()) == ".go" {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(dir, file.Name()))
 		if err != nil {
 			return err
 		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(b, "=== %s: %s\n\n%s\n", what, filepath.Base(file), bytes.TrimSpace(text))
-			b.WriteString("\n")
-			found = true
-		}
+		fmt.Fprintf(b, "=== %s: %s\n\n%s\n", what, file.Name(), bytes.TrimSpace(text))
+		b.WriteString("\n")
+		found = true
 	}
 	if !found {
 		// Debian's Go keeps its own elsewhere; a module without one may not be passed on.
