@@ -148,6 +148,26 @@ func TestADestinationIsReadyWhenAVMCanCome(t *testing.T) {
 	}
 }
 
+// A watchdog ends a VM that hangs by SIGABRT. That it died of it is no exit status,
+// above all not the one of a config that makes no sense, after which the units let
+// it be; where it was is in its log.
+func TestAVMThatItsWatchdogEndsIsNotTakenForAUsageError(t *testing.T) {
+	h := newHost(t)
+	vm := h.boot("a", busy, "-m", "128M")
+	vm.signal(unix.SIGABRT)
+	select {
+	case <-vm.ended:
+	case <-time.After(patience):
+		t.Fatal("it does not end")
+	}
+	if status := vm.cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != unix.SIGABRT {
+		t.Errorf("it ended with %v", vm.cmd.ProcessState)
+	}
+	if log := vm.stderr.String(); !strings.Contains(log, "goroutine 1 ") {
+		t.Errorf("it says %s", tail(log))
+	}
+}
+
 // A service manager that wants to end the two processes between which a VM is waits
 // for the VM to be whole: nothing is lost, and both end.
 func TestAVMBetweenTwoHostsIsNotEndedByItsServiceManagers(t *testing.T) {

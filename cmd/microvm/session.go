@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -68,6 +69,7 @@ func (o *sessionOptions) check() error {
 func newSession(mode string, o sessionOptions) *session {
 	s := &session{sessionOptions: o, kill: (*vmm.VM).Stop}
 	makeRoom()
+	dieOfSignals()
 	// What is logged while the terminal is raw has to look right.
 	o.log.start(mode == vmm.ConsoleStdio && term.IsTerminal(int(os.Stdin.Fd())))
 	s.manager = newNotifier()
@@ -87,6 +89,12 @@ func newSession(mode string, o sessionOptions) *session {
 func makeRoom() {
 	runtime.GOMAXPROCS(runtime.NumCPU() + vmm.MaxCPUs)
 }
+
+// dieOfSignals has a process that fails in a way that nobody thought of, or that a
+// watchdog's SIGABRT ends, say where it is and die of SIGABRT. It is Go's way to
+// exit with 2 instead, which is exitUsage: a service manager takes it for a config
+// that makes no sense, and does not start the VM again.
+func dieOfSignals() { debug.SetTraceback("crash") }
 
 // attach lets the terminal and the signals act on vm until ctx ends. What it
 // returns undoes that, and has to be called before the process ends.
