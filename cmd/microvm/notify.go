@@ -88,6 +88,13 @@ func (n *notifier) toEnd() {
 // stopping says that the process is about to end.
 func (n *notifier) stopping(status string) { n.say("STOPPING=1", "STATUS="+status) }
 
+// extend asks for more time, from now on.
+func (n *notifier) extend(time time.Duration) { n.say(extendLine(time)) }
+
+func extendLine(time time.Duration) string {
+	return fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", time.Microseconds())
+}
+
 const (
 	// statusEvery is how often the status is brought up to date.
 	statusEvery = time.Second
@@ -142,7 +149,7 @@ func (n *notifier) follow(ctx context.Context, ask func(context.Context) (vmStat
 				last = status.text
 			}
 			if since := n.ending.Load(); status.between && since != 0 && time.Since(time.Unix(0, since)) < maxExtensions {
-				lines = append(lines, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", extension.Microseconds()))
+				lines = append(lines, extendLine(extension))
 			}
 			if lines != nil {
 				n.say(lines...)

@@ -174,7 +174,7 @@ func TestAVMBetweenTwoHostsIsNotEndedByItsServiceManagers(t *testing.T) {
 	h := newHost(t)
 	t.Setenv("WATCHDOG_USEC", "60000")
 	there := newManager(t, filepath.Join(h.root, "there"))
-	dest := h.startFor(there, "receive", "--listen", "tcp:127.0.0.1:0", "--name", "b")
+	dest := h.startFor(there, "receive", "--listen", "tcp:127.0.0.1:0", "--name", "b", "--stop-timeout", "50ms")
 	addr := dest.awaitLine("tcp:")
 	here := newManager(t, filepath.Join(h.root, "here"))
 	t.Setenv("NOTIFY_SOCKET", here.path)
@@ -185,7 +185,10 @@ func TestAVMBetweenTwoHostsIsNotEndedByItsServiceManagers(t *testing.T) {
 	source.signal(unix.SIGTERM)
 	dest.signal(unix.SIGTERM)
 	here.await("EXTEND_TIMEOUT_USEC=")
-	there.await("EXTEND_TIMEOUT_USEC=")
+	there.await("EXTEND_TIMEOUT_USEC=30000000")
+	// The guest has its time to power off all the same, once it is whole.
+	there.await("STATUS=the guest powers off")
+	there.await("EXTEND_TIMEOUT_USEC=30050000")
 	source.wait(0)
 	dest.wait(0)
 	if !here.said("STATUS=postcopy, migrating: ") || !there.said("STATUS=arriving: ") {

@@ -195,30 +195,22 @@ func (s *session) handleSignals(vm *vmm.VM) (stop func()) {
 }
 
 // stop has the guest power off, if it is given time for that, and then ends the VM.
+// A service manager asks once, and later kills: for it a VM that is between two
+// hosts, where this would end it on the other one too, is stopped in the same way
+// as soon as it is whole here.
 func (s *session) stop(vm *vmm.VM) {
 	s.manager.toEnd()
-	if s.grace > 0 && vm.PressPowerButton() == nil {
-		s.manager.stopping("the guest powers off")
-		select {
-		case <-vm.Done():
-			return
-		case <-time.After(s.grace):
-			slog.Warn("the guest has not powered off, its power is cut", "vm", vm.Name(), "after", s.grace)
-		}
-	}
-	if s.manager == nil {
-		powerOff(vm)
-		return
-	}
-	// A service manager asks once, and later kills: the VM ends as soon as that
-	// does not end it on another host too.
-	for refused := false; ; refused = true {
-		err := vm.PowerOff()
+	for waited := false; ; waited = true {
+		err := s.shutDown(vm, waited)
 		var state *vmm.StateError
 		if !errors.As(err, &state) || state.State == vmm.StateMigrated || state.State == vmm.StateStopped {
 			return
 		}
-		if !refused {
+		if s.manager == nil {
+			slog.Error("not stopped; a second signal stops it all the same", "err", err)
+			return
+		}
+		if !waited {
 			slog.Warn("not stopped yet", "err", err)
 		}
 		select {
@@ -229,6 +221,34 @@ func (s *session) stop(vm *vmm.VM) {
 			return
 		}
 	}
+}
+
+// shutDown presses the power button of a guest that is given time, and cuts the
+// power if that is over or nobody looks at the button. It fails if the VM is between
+// two hosts. late is whether a service manager has been waiting since before.
+func (s *session) shutDown(vm *vmm.VM, late bool) error {
+	if s.grace == 0 {
+		return vm.PowerOff()
+	}
+	err := vm.PressPowerButton()
+	var state *vmm.StateError
+	if errors.As(err, &state) && state.State == vmm.StatePostcopy {
+		return err
+	}
+	if err != nil {
+		return vm.PowerOff() // a paused guest sees no button
+	}
+	s.manager.stopping("the guest powers off")
+	if late {
+		s.manager.extend(s.grace + extension)
+	}
+	select {
+	case <-vm.Done():
+		return nil
+	case <-time.After(s.grace):
+	}
+	slog.Warn("the guest has not powered off, its power is cut", "vm", vm.Name(), "after", s.grace)
+	return vm.PowerOff()
 }
 
 // stopEvery is how often it is tried to stop a VM that is between two hosts.
