@@ -93,10 +93,16 @@ func (t rows) waits(r *migration.Waits) {
 		row("faults", "%d waited for, %d of them asynchronously, %d requested; p50 %v, p90 %v, p99 %v, max %v",
 			f.Count, f.Async, f.Requested, ns(f.P50NS), ns(f.P90NS), ns(f.P99NS), ns(f.MaxNS))
 		p := f.Phases
-		row("", "p50: to the reader %v, request out %v, to the source and back %v (there %v), placed %v, woken %v",
-			ns(p.KernelP50NS), ns(p.RequestP50NS), ns(p.TravelP50NS), ns(p.SourceP50NS), ns(p.PlaceP50NS), ns(p.WakeP50NS))
-		row("", "p99: to the reader %v, request out %v, to the source and back %v (there %v), placed %v, woken %v",
-			ns(p.KernelP99NS), ns(p.RequestP99NS), ns(p.TravelP99NS), ns(p.SourceP99NS), ns(p.PlaceP99NS), ns(p.WakeP99NS))
+		there := func(source int64) string {
+			if source == 0 {
+				return "" // the destination's events do not know it
+			}
+			return fmt.Sprintf(" (there %v)", ns(source))
+		}
+		row("", "p50: to the reader %v, request out %v, to the source and back %v%s, placed %v, woken %v",
+			ns(p.KernelP50NS), ns(p.RequestP50NS), ns(p.TravelP50NS), there(p.SourceP50NS), ns(p.PlaceP50NS), ns(p.WakeP50NS))
+		row("", "p99: to the reader %v, request out %v, to the source and back %v%s, placed %v, woken %v",
+			ns(p.KernelP99NS), ns(p.RequestP99NS), ns(p.TravelP99NS), there(p.SourceP99NS), ns(p.PlaceP99NS), ns(p.WakeP99NS))
 	}
 	if len(r.VCPUBlocktimeNS) > 0 {
 		text := ""

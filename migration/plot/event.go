@@ -49,6 +49,7 @@ type (
 	faultsData struct {
 		Count             uint64  `json:"count"`
 		Requested         uint64  `json:"requested"`
+		Async             uint64  `json:"async"`
 		P50NS             int64   `json:"p50_ns"`
 		P90NS             int64   `json:"p90_ns"`
 		P99NS             int64   `json:"p99_ns"`
@@ -56,6 +57,8 @@ type (
 		BlocktimeNS       int64   `json:"blocktime_ns"`
 		VCPUBlocktimeNS   []int64 `json:"vcpu_blocktime_ns"`
 		DeviceBlocktimeNS int64   `json:"device_blocktime_ns"`
+
+		Phases migration.FaultPhases `json:"phases"`
 	}
 	endData struct {
 		Result migration.Result  `json:"result"`
@@ -89,7 +92,7 @@ func (r *Record) happened(e *event) error {
 		r.why = clean(s.Reason)
 		return err
 	case migration.EventDowntime:
-		return r.downtimePart(e.Data)
+		return r.downtimePart(at, e.Data)
 	case migration.EventRecoveryBegin:
 		if len(r.recoveries) < mostStates {
 			r.recoveries = append(r.recoveries, interval{from: at, to: at, open: true})
@@ -134,7 +137,7 @@ func (r *Record) happened(e *event) error {
 }
 
 // downtimePart takes in one part of the downtime.
-func (r *Record) downtimePart(data json.RawMessage) error {
+func (r *Record) downtimePart(at time.Duration, data json.RawMessage) error {
 	d, err := decode[downtimeData](data)
 	if err != nil {
 		return err
@@ -144,6 +147,9 @@ func (r *Record) downtimePart(data json.RawMessage) error {
 		"load": &r.downtime.LoadNS, "resume": &r.downtime.ResumeNS, "total": &r.total,
 	}[d.Part]; into != nil {
 		*into = d.TookNS
+	}
+	if d.Part == "pause" {
+		r.stopped = max(0, at-time.Duration(max(d.TookNS, 0)))
 	}
 	return notNegative(d.TookNS)
 }

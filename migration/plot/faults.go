@@ -140,13 +140,14 @@ func (r *Record) latencies(p panel, y float64) float64 {
 	v := axis{p.y + p.h, -p.h, float64(most) * 1.05}
 	p.leftAxis(v, countTicks(v.span, 4))
 	step := p.w / float64(last-first+1)
+	var numbers []func() // over the lines
 	for i := first; i <= last; i++ {
 		x := p.x + float64(i-first)*step
 		if i < len(buckets) && buckets[i] > 0 {
 			p.c.rect("waits", x+1, v.at(float64(buckets[i])), step-2, v.from-v.at(float64(buckets[i])),
 				fmt.Sprintf("%s: %d", bucketText(i), buckets[i]))
 			if text := countText(buckets[i]); width(11, text) <= step {
-				p.c.text("s dim mid", x+step/2, v.at(float64(buckets[i]))-4, text)
+				numbers = append(numbers, func() { p.c.text("s dim mid over", x+step/2, v.at(float64(buckets[i]))-4, text) })
 			}
 		}
 		if every := int(math.Ceil(46 / step)); i > first && (i-first)%every == 0 {
@@ -163,6 +164,9 @@ func (r *Record) latencies(p panel, y float64) float64 {
 		}
 		p.c.line("mark", x, p.y-14, x, v.from)
 		p.c.text("s ink mid", x, p.y-18, m.name)
+	}
+	for _, draw := range numbers {
+		draw()
 	}
 	p.c.line("rule", p.x, v.from, p.x+p.w, v.from)
 	return v.from + 16

@@ -15,11 +15,13 @@ var page = template.Must(template.New("page").Parse(`<!DOCTYPE html>
 <meta name="color-scheme" content="light dark">
 <title>{{.Title}}</title>
 <style>
-body { max-width: 960px; margin: 1em auto; padding: 0 1em; font-family: sans-serif }
-svg { max-width: 100%; height: auto }
-pre { white-space: pre-wrap; font-size: 13px; line-height: 1.5 }
+body { max-width: 960px; margin: 1em auto; padding: 0 1em; background: #fff; color: #1f2328 }
+div { overflow-x: auto }
+svg { max-width: 100%; min-width: 680px; height: auto }
+pre { white-space: pre-wrap; font-size: 11px; line-height: 1.5; margin: 1em 28px }
+@media (prefers-color-scheme: dark) { body { background: #0d1117; color: #e6edf3 } }
 </style>
-{{.Picture}}
+<div>{{.Picture}}</div>
 <pre>{{.Text}}</pre>
 </html>
 `))
@@ -33,5 +35,5 @@ func (r *Record) HTML(w io.Writer, text string) error {
 	return page.Execute(w, struct {
 		Title, Text string
 		Picture     template.HTML // of our own making, with what came from outside escaped
-	}{r.headline(), text, template.HTML(svg.String())})
+	}{r.headline(longName), text, template.HTML(svg.String())})
 }

@@ -6,10 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"reflect"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"microvm/migration"
 )
 
 // elements are all that an image is made of: nothing that runs or fetches.
@@ -153,6 +159,59 @@ func TestADestinationsEventsMakeAPicture(t *testing.T) {
 		if !strings.Contains(words, want) {
 			t.Errorf("%q is not in it:\n%s", want, words)
 		}
+	}
+}
+
+func TestALongNameStaysClearOfTheOutcome(t *testing.T) {
+	name := strings.Repeat("n", longName)
+	words := draw(t, strings.ReplaceAll(report, "web<script>&amp;", name))
+	headline := regexp.MustCompile(`n+… · hybrid`).FindString(words)
+	if total := 1.15 * (width(24, headline) + width(14, "completed, the guest is at the destination")); headline == "" || total > imageWidth-28-right {
+		t.Errorf("%q is %v long with the outcome", headline, total)
+	}
+}
+
+func TestWhatTheFaultEventSaysIsThere(t *testing.T) {
+	l := &told{side: "destination", id: "ab", began: time.Now()}
+	l.add(0, "state", `{"from":"","to":"running"}`)
+	l.add(ms, "faults", `{"count":5,"requested":3,"async":2,"p50_ns":7,"vcpu_blocktime_ns":[],"phases":{"kernel_p50_ns":11,"wake_p99_ns":13}}`)
+	r, err := Read(strings.NewReader(l.text.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := migration.FaultReport{Count: 5, Requested: 3, Async: 2, P50NS: 7, Phases: migration.FaultPhases{KernelP50NS: 11, WakeP99NS: 13}}
+	if w := r.Waits(); w == nil || !reflect.DeepEqual(w.Faults, want) {
+		t.Errorf("%+v, want %+v", w, want)
+	}
+}
+
+// The state is told before the vCPUs are asked to stop, which may take a while.
+func TestTheDowntimeBeginsWhenTheGuestStops(t *testing.T) {
+	l := &told{side: "source", id: "ab", began: time.Now()}
+	l.add(0, "pages", `{"pages_precopy":0}`)
+	l.add(0, "state", `{"from":"","to":"device"}`)
+	l.add(500*ms, "downtime", `{"part":"pause","took_ns":0}`)
+	l.add(750*ms, "state", `{"from":"device","to":"postcopy-active"}`)
+	l.add(750*ms, "downtime", `{"part":"total","took_ns":250000000}`)
+	l.add(1000*ms, "pages", `{"pages_precopy":100}`)
+	r, err := Read(strings.NewReader(l.text.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var image bytes.Buffer
+	if err := r.SVG(&image); err != nil {
+		t.Fatal(err)
+	}
+	// x, y, width, height; the axis has a width of its own.
+	m := regexp.MustCompile(`<rect class="stop" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"`).FindStringSubmatch(image.String())
+	if m == nil {
+		t.Fatal("no downtime is drawn")
+	}
+	x, _ := strconv.ParseFloat(m[1], 64)
+	w, _ := strconv.ParseFloat(m[2], 64)
+	whole := float64(imageWidth - left - right)
+	if math.Abs((x-left)/whole-0.5) > 0.001 || math.Abs(w/whole-0.25) > 0.001 {
+		t.Errorf("from %v, %v wide, of %v", x-left, w, whole)
 	}
 }
 

@@ -28,7 +28,8 @@ type Record struct {
 	passes     series[passSample]
 	recoveries []interval
 	downtime   migration.Downtime
-	total      int64 // downtime in nanoseconds; 0: not over, or not known
+	total      int64         // downtime in nanoseconds; 0: not over, or not known
+	stopped    time.Duration // when the downtime began; 0: not known
 	why        string
 }
 

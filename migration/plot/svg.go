@@ -1,6 +1,7 @@
 package plot
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"io"
@@ -29,7 +30,7 @@ func (r *Record) SVG(w io.Writer) error {
 	c := &canvas{}
 	c.raw(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%s" viewBox="0 0 %d %s" role="img">`+"\n", imageWidth, num(height), imageWidth, num(height))
 	c.raw("<title>")
-	c.words(r.headline() + ": " + r.Outcome())
+	c.words(r.headline(longName) + ": " + r.Outcome())
 	c.raw("</title>\n<style>\n%s</style>\n", style)
 	c.rect("bg", 0, 0, imageWidth, height, "")
 	_, err := c.out.WriteTo(w)
@@ -53,16 +54,20 @@ func (r *Record) draw(c *canvas) float64 {
 	return r.foot(c, bottom+34)
 }
 
-// headline names the migration.
-func (r *Record) headline() string {
-	name := cut(r.VM, 40)
-	if name == "" {
-		name = "a VM"
-	}
+// longName is how much of a VM's name is written anywhere, in bytes.
+const longName = 48
+
+// headline names the migration, with at most so much of the VM's name.
+func (r *Record) headline(most int) string {
+	return cut(cmp.Or(r.VM, "a VM"), most) + r.manner()
+}
+
+// manner is how the VM migrates.
+func (r *Record) manner() string {
 	if r.Report != nil && r.Report.Mode != "" {
-		return name + " · " + cut(r.Report.Mode, 20)
+		return " · " + cut(r.Report.Mode, 20)
 	}
-	return name + " · migration"
+	return " · migration"
 }
 
 // Outcome says how it ended, or where it is.
@@ -89,7 +94,10 @@ func (r *Record) Failure() string {
 
 // head writes who and how.
 func (r *Record) head(c *canvas, y float64) float64 {
-	c.text("T ink", 28, y, r.headline())
+	// The name has what is left beside the outcome. Bold letters are wider.
+	room := imageWidth - 28 - right - 24 - 1.15*width(14, r.Outcome())
+	most := int((room - 1.15*width(24, r.manner())) / (1.15 * width(24, "x")))
+	c.text("T ink", 28, y, r.headline(min(max(most, 8), longName)))
 	class := "warn"
 	switch outcome := r.Outcome(); {
 	case strings.HasPrefix(outcome, string(migration.ResultCompleted)):
@@ -153,7 +161,7 @@ func (r *Record) tiles(c *canvas, y float64) float64 {
 		for _, i := range r.broken() {
 			broken += i.to - i.from
 		}
-		add("Recoveries", fmt.Sprint(n), "without connections "+timeText(int64(broken)))
+		add("Recoveries", fmt.Sprint(n), "broken for "+timeText(int64(broken)))
 	} else if r.Report != nil && r.Report.Recoveries > 0 {
 		add("Recoveries", fmt.Sprint(r.Report.Recoveries), "")
 	}
@@ -190,7 +198,10 @@ func (r *Record) Waits() *migration.Waits {
 		return nil
 	}
 	return &migration.Waits{
-		Faults:      migration.FaultReport{Count: w.Count, Requested: w.Requested, P50NS: w.P50NS, P90NS: w.P90NS, P99NS: w.P99NS, MaxNS: w.MaxNS},
+		Faults: migration.FaultReport{
+			Count: w.Count, Requested: w.Requested, Async: w.Async,
+			P50NS: w.P50NS, P90NS: w.P90NS, P99NS: w.P99NS, MaxNS: w.MaxNS, Phases: w.Phases,
+		},
 		BlocktimeNS: w.BlocktimeNS, VCPUBlocktimeNS: w.VCPUBlocktimeNS, DeviceBlocktimeNS: w.DeviceBlocktimeNS,
 	}
 }

@@ -131,7 +131,7 @@ func (r *Record) sentBar(p panel, sent pagesData) float64 {
 var phases = map[string][2]string{
 	string(migration.PhaseSetup):          {"setup", "setup"},
 	string(migration.PhaseActive):         {"active", "precopy: the guest runs at the source"},
-	string(migration.PhaseDevice):         {"device", "downtime"},
+	string(migration.PhaseDevice):         {"device", "switch: the guest stops and goes over"},
 	string(migration.PhasePostcopyActive): {"postcopy", "postcopy: the guest runs at the destination"},
 	string(migration.PhasePostcopyPaused): {"paused", "no connection"},
 	string(migration.PhaseAdvise):         {"setup", "setup"},
@@ -172,8 +172,9 @@ func (r *Record) stop(p panel, t axis) (say func()) {
 	if !ok || r.total <= 0 {
 		return func() {}
 	}
-	x := t.at(float64(from))
-	w := max(t.at(float64(from)+float64(r.total))-x, 1.5)
+	// The state comes first, and the vCPUs may take their time to hear of it.
+	x := t.at(float64(max(from, r.stopped)))
+	w := max(t.at(float64(max(from, r.stopped))+float64(r.total))-x, 1.5)
 	p.c.rect("stop", x, p.y, w, p.h, "downtime: "+timeText(r.total))
 	text := "downtime " + timeText(r.total)
 	return func() {
