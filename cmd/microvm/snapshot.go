@@ -25,9 +25,9 @@ var snapshotCommand = command{
 	usage:   "snapshot VM DIR [--leave-running] [--format text|json]",
 	about: `
 Writes all there is of a running or paused VM but its disks to the directory DIR, which
-is made, or is empty: its memory, vCPUs and devices. The VM ends then, and microvm
-restore DIR has it go on from there. If anything goes wrong, or at Ctrl-C, DIR goes
-and the VM runs on.
+is made, or is empty: its memory, vCPUs and devices. The VM has ended then, its name is
+free, and microvm restore DIR has it go on from there. If anything goes wrong, or at
+Ctrl-C, DIR goes and the VM runs on.
 
 With --leave-running the VM runs on in any case. Its memory is written while it runs,
 and again what it writes meanwhile, so that it stands still only for the rest.
@@ -62,7 +62,15 @@ failed or called off, and the VM runs on.`,
 			if err := checkFormat(format, "text"); err != nil {
 				return err
 			}
-			rep, err := takeSnapshot(ctx, args[0], args[1], leave)
+			c, err := client.Dial(args[0])
+			if err != nil {
+				return err
+			}
+			rep, err := takeSnapshot(ctx, c, args[1], leave)
+			if err == nil && !leave {
+				// Its name may be wanted at once: for restore.
+				err = c.Gone(ctx)
+			}
 			if err != nil {
 				return err
 			}
@@ -76,11 +84,7 @@ failed or called off, and the VM runs on.`,
 
 // takeSnapshot has a VM's process write what this one has made to be written to: that
 // process may be confined to where it cannot make any.
-func takeSnapshot(ctx context.Context, name, dir string, leave bool) (rep migration.SaveReport, err error) {
-	c, err := client.Dial(name)
-	if err != nil {
-		return rep, err
-	}
+func takeSnapshot(ctx context.Context, c *client.Client, dir string, leave bool) (rep migration.SaveReport, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return rep, err
 	}

@@ -54,10 +54,11 @@ func TestSnapshotAndRestore(t *testing.T) {
 	if out := h.must(0, "snapshot", "e", again).stdout; !strings.Contains(out, "the VM ended here") {
 		t.Errorf("it says\n%s", out)
 	}
-	dest.wait(0)
+	// Its name is free.
 	if out := h.must(0, "restore", again, "--detach").stdout; out != "e\n" {
 		t.Errorf("it is called %q", out)
 	}
+	dest.wait(0)
 	h.must(0, "stop", "e", "--force")
 	for _, p := range append(there, first, dest) {
 		if strings.Contains(p.stdout.String(), "BAD") {
