@@ -149,7 +149,11 @@ func (vm *VM) tellClock() error {
 func (vm *VM) PressPowerButton() error {
 	vm.control.Lock()
 	defer vm.control.Unlock()
-	if err := vm.allowed(CommandPowerButton); err != nil {
+	err := vm.allowed(CommandPowerButton)
+	if vm.ofFile && vm.allowed(CommandSettle) == nil {
+		err = nil // it runs here and nowhere else, whatever is still to be read of it
+	}
+	if err != nil {
 		return err
 	}
 	return vm.pm.PressPowerButton()

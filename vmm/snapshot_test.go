@@ -334,6 +334,9 @@ func TestALazyVMMayEndBeforeItsMemoryIsHere(t *testing.T) {
 		if err := r.Run(); err != nil {
 			t.Fatal(err)
 		}
+		if err := r.VM.PressPowerButton(); err != nil {
+			t.Error(err)
+		}
 		time.Sleep(time.Duration(i) * time.Millisecond) // to be somewhere else each time
 		if err := r.VM.PowerOff(); err != nil {
 			t.Error(err)
