@@ -182,12 +182,8 @@ func (l *lazy) place(block int, first uint64, mem []byte) error {
 	size := l.blocks[block].PageSize()
 	perHost := size / wire.PageSize
 	for len(mem) > 0 {
-		zero := isZero(mem[:size])
-		n := size
-		for n < uint64(len(mem)) && isZero(mem[n:n+size]) == zero {
-			n += size
-		}
-		data := mem[:n]
+		data, zero := firstRun(mem, size)
+		n := uint64(len(data))
 		if zero {
 			data = nil
 		}

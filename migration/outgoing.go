@@ -117,6 +117,17 @@ func isZero(mem []byte) bool {
 	return true
 }
 
+// firstRun is the pages of size bytes that mem begins with and that are all zeros, or
+// all none.
+func firstRun(mem []byte, size uint64) (run []byte, zero bool) {
+	zero = isZero(mem[:size])
+	n := size
+	for n < uint64(len(mem)) && isZero(mem[n:n+size]) == zero {
+		n += size
+	}
+	return mem[:n], zero
+}
+
 // batch gathers runs of pages that go out in one system call.
 type batch struct {
 	o       *outgoing

@@ -148,21 +148,29 @@ func (p *precopy) take(pages []hostPage, room int) ([]hostPage, error) {
 
 // protect has the writes to target pages below end logged anew.
 func (p *precopy) protect(block int, end uint64) error {
-	for uint64(p.chunk)*clearChunk < end {
-		first := uint64(p.chunk) * clearChunk
-		words := p.dirty[block].Words()[first/64:]
-		words = words[:min(len(words), len(p.mask))]
-		any := uint64(0)
-		for i := range words {
-			p.mask[i] = words[i].Swap(0)
-			any |= p.mask[i]
+	for ; uint64(p.chunk)*clearChunk < end; p.chunk++ {
+		if err := protectChunk(p.log, p.dirty, block, uint64(p.chunk)*clearChunk, &p.mask); err != nil {
+			return err
 		}
-		if any != 0 {
-			if err := p.log.ClearDirty(block, first, p.mask[:len(words)]); err != nil {
-				return fmt.Errorf("clear the dirty log: %w", err)
-			}
-		}
-		p.chunk++
+	}
+	return nil
+}
+
+// protectChunk has the writes to those of the clearChunk target pages from first on
+// logged anew that dirty has, and takes them out of it. mask is room for their bits.
+func protectChunk(log DirtyLogger, dirty []*memslot.Bitmap, block int, first uint64, mask *[clearChunk / 64]uint64) error {
+	words := dirty[block].Words()[first/64:]
+	words = words[:min(len(words), len(mask))]
+	any := uint64(0)
+	for i := range words {
+		mask[i] = words[i].Swap(0)
+		any |= mask[i]
+	}
+	if any == 0 {
+		return nil
+	}
+	if err := log.ClearDirty(block, first, mask[:len(words)]); err != nil {
+		return fmt.Errorf("clear the dirty log: %w", err)
 	}
 	return nil
 }

@@ -261,7 +261,8 @@ func (s *saving) write(ctx context.Context, block int, first uint64) error {
 	todo := s.todo[block]
 	end := min(first+clearChunk, todo.Len())
 	if s.log != nil {
-		if err := s.protect(block, first); err != nil {
+		var mask [clearChunk / 64]uint64
+		if err := protectChunk(s.log, s.dirty, block, first, &mask); err != nil {
 			return err
 		}
 	}
@@ -282,45 +283,22 @@ func (s *saving) write(ctx context.Context, block int, first uint64) error {
 	return nil
 }
 
-// protect has writes to the pages of a chunk logged anew that were logged.
-func (s *saving) protect(block int, first uint64) error {
-	words := s.dirty[block].Words()[first/64:]
-	var buf [clearChunk / 64]uint64
-	mask := buf[:min(len(words), len(buf))]
-	any := uint64(0)
-	for i := range mask {
-		mask[i] = words[i].Swap(0)
-		any |= mask[i]
-	}
-	if any == 0 {
-		return nil
-	}
-	if err := s.log.ClearDirty(block, first, mask); err != nil {
-		return fmt.Errorf("clear the dirty log: %w", err)
-	}
-	return nil
-}
-
 // writeRun writes pages [first, end): zeros as holes.
 func (s *saving) writeRun(block int, first, end uint64) error {
-	mem := func(from, to uint64) []byte { return s.mem[block][from*wire.PageSize : to*wire.PageSize] }
 	for first < end {
-		zero := isZero(mem(first, first+1))
-		stop := first + 1
-		for stop < end && isZero(mem(stop, stop+1)) == zero {
-			stop++
-		}
+		mem, zero := firstRun(s.mem[block][first*wire.PageSize:end*wire.PageSize], wire.PageSize)
+		pages := uint64(len(mem)) / wire.PageSize
 		var err error
 		switch {
 		case !zero:
-			err = s.w.Write(block, first, mem(first, stop))
+			err = s.w.Write(block, first, mem)
 		case !s.early:
-			err = s.w.Zero(block, first, stop-first)
+			err = s.w.Zero(block, first, pages)
 		}
 		if err != nil {
 			return err
 		}
-		first = stop
+		first += pages
 	}
 	return nil
 }

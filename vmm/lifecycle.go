@@ -18,7 +18,8 @@ func (vm *VM) allowedLocked(c Command) error {
 	if vm.ending && state != StateMigrated {
 		state = StateStopped // as good as
 	}
-	if !rules[c].from.has(state) {
+	restoring := vm.ofFile && state == StatePostcopy && rules[c].restoring
+	if !restoring && !rules[c].from.has(state) {
 		return &StateError{VM: vm.config.Name, Command: c, State: state}
 	}
 	return nil
@@ -149,11 +150,7 @@ func (vm *VM) tellClock() error {
 func (vm *VM) PressPowerButton() error {
 	vm.control.Lock()
 	defer vm.control.Unlock()
-	err := vm.allowed(CommandPowerButton)
-	if vm.ofFile && vm.allowed(CommandSettle) == nil {
-		err = nil // it runs here and nowhere else, whatever is still to be read of it
-	}
-	if err != nil {
+	if err := vm.allowed(CommandPowerButton); err != nil {
 		return err
 	}
 	return vm.pm.PressPowerButton()
@@ -163,11 +160,7 @@ func (vm *VM) PressPowerButton() error {
 // elsewhere, since that would end the VM there too; of one that is restored the rest
 // is in a file, which stays. It returns when no vCPU runs any more.
 func (vm *VM) PowerOff() error {
-	command := CommandStop
-	if vm.ofFile {
-		command = CommandKill
-	}
-	if err := vm.allowed(command); err != nil {
+	if err := vm.allowed(CommandStop); err != nil {
 		return err
 	}
 	vm.end(nil, "stopped")

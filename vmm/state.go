@@ -94,11 +94,14 @@ func (c Command) String() string {
 }
 
 // rule says in which states a command is allowed and where it leads. A
-// command whose stays is set does not itself change the state.
+// command whose stays is set does not itself change the state. One whose restoring is
+// set is allowed in StatePostcopy too if the rest of the VM is in a file and not at
+// another host.
 type rule struct {
-	from  stateSet
-	to    State
-	stays bool
+	from      stateSet
+	to        State
+	stays     bool
+	restoring bool
 }
 
 type stateSet uint16
@@ -131,8 +134,8 @@ var rules = [numCommands]rule{
 	CommandStart:       {from: in(StateCreated), to: StateRunning},
 	CommandPause:       {from: in(StateRunning, StatePaused), to: StatePaused},
 	CommandResume:      {from: in(StatePaused, StateRunning), to: StateRunning},
-	CommandPowerButton: {from: in(StateRunning), stays: true},
-	CommandStop:        {from: in(StateCreated, StateRunning, StatePaused, StateIncoming), to: StateStopped},
+	CommandPowerButton: {from: in(StateRunning), stays: true, restoring: true},
+	CommandStop:        {from: in(StateCreated, StateRunning, StatePaused, StateIncoming), to: StateStopped, restoring: true},
 	CommandKill:        {from: in(StateCreated, StateRunning, StatePaused, StateIncoming, StatePostcopy), to: StateStopped},
 	CommandMigrate:     {from: in(StateRunning, StatePaused), stays: true},
 	CommandSnapshot:    {from: in(StateRunning, StatePaused), stays: true},

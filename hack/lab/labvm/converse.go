@@ -15,8 +15,8 @@ import (
 	"microvm/hack/lab/frame"
 )
 
-// converse speaks with the lab's init until the command's exit status has come. It closes up when it hears of it first.
-func converse(port *os.File, o *Options, up chan<- struct{}) (int, error) {
+// converse speaks with the lab's init until the command's exit status has come. It calls up when it hears of it first.
+func converse(port *os.File, o *Options, up func()) (int, error) {
 	start := time.Now()
 	w := frame.NewWriter(port)
 	for {
@@ -29,7 +29,7 @@ func converse(port *os.File, o *Options, up chan<- struct{}) (int, error) {
 		}
 		switch kind {
 		case frame.Ready:
-			close(up)
+			up()
 			fmt.Fprintf(o.Progress, "lab: KVM host up after %.1f s (its own clock: %s s)\n", time.Since(start).Seconds(), payload)
 			sendSize(w, o)
 			go sendInput(w, o.Stdin)

@@ -170,28 +170,20 @@ func (p *Pieces) boot(ctx context.Context, qemu, initrd string, o *Options) (int
 		status int
 		err    error
 	}
-	ended, up := make(chan outcome, 1), make(chan struct{})
-	go func() {
-		status, err := converse(port, o, up)
-		ended <- outcome{status, err}
-	}()
 	late := time.NewTimer(o.BootTime)
 	defer late.Stop()
+	ended := make(chan outcome, 1)
+	go func() {
+		status, err := converse(port, o, func() { late.Stop() })
+		ended <- outcome{status, err}
+	}()
 	var result outcome
-	for waiting := true; waiting; {
-		select {
-		case result = <-ended:
-			waiting = false
-		case <-up:
-			late.Stop()
-			up = nil
-		case <-late.C:
-			result.err = errNotUp
-			waiting = false
-		case <-ctx.Done():
-			result.err = ctx.Err()
-			waiting = false
-		}
+	select {
+	case result = <-ended:
+	case <-late.C:
+		result.err = errNotUp
+	case <-ctx.Done():
+		result.err = ctx.Err()
 	}
 	_ = cmd.Process.Kill() // gone already is as good
 	<-gone
