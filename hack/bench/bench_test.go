@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"io"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -113,24 +116,47 @@ func TestEachGroupOfRowsCanBeChosen(t *testing.T) {
 	}
 }
 
-func TestWhatFioSaysIsRead(t *testing.T) {
-	f, err := fioFigures([]string{"[    1.0] noise", "fio randread-32 40000 10000", "fio read-4 2048 2", "fio end"})
-	if err != nil || len(f) != 2 || f["randread-32"] != 10000 || f["read-4"] != 2<<20 {
+func TestTheFiguresOfAGuestsJobsAreRead(t *testing.T) {
+	f, err := jobFigures("done read:1M:4 2048 2.5", "read:1M:4", 2)
+	if err != nil || !slices.Equal(f, []float64{2048, 2.5}) {
 		t.Errorf("%v, %v", f, err)
 	}
-	for _, line := range []string{"fio randread-1 0 0", "fio read-4 x 3"} {
-		if f, err := fioFigures([]string{line}); err == nil {
+	for _, line := range []string{"failed read:1M:4", "done read:1M:4", "done read:1M:4 0 0", "done read:1M:4 1 x", "done read:1M:4 1 2 3", "done read:1M:48 1 2"} {
+		if f, err := jobFigures(line, "read:1M:4", 2); err == nil {
 			t.Errorf("%q gives %v", line, f)
 		}
 	}
 }
 
-func TestFiguresOfIperf(t *testing.T) {
-	f, err := iperfFigures([]string{"GUEST READY", "iperf send 800", "iperf receive 1600", "ping 0.25", "iperf end"})
-	if err != nil || f["send"] != 100e3 || f["receive"] != 200e3 || f["ping"] != 250e3 {
-		t.Errorf("%v, %v", f, err)
+// turns is a measurement whose guests say who was asked for what.
+type turns struct{ log *[]string }
+
+type turn struct {
+	turns
+	s side
+}
+
+func (turns) lab() bool                                { return false }
+func (turns) jobs() []string                           { return []string{"x", "y"} }
+func (m turns) begin(_ *bench, s side) (worker, error) { return turn{m, s}, nil }
+func (w turn) end()                                    { *w.log = append(*w.log, string(w.s)+" ends") }
+func (w turn) do(job string) (float64, error) {
+	*w.log = append(*w.log, string(w.s)+" "+job)
+	if w.s == qemu && job == "y" && len(*w.log) > 4 {
+		return 0, errors.New("no more")
 	}
-	if _, err := iperfFigures([]string{"iperf send 0"}); err == nil {
-		t.Error("nothing sent, and no error")
+	return float64(len(*w.log)), nil
+}
+
+func TestGuestsThatStayTakeTurnsJobByJob(t *testing.T) {
+	var log []string
+	b := &bench{context: t.Context(), pairs: 3, log: io.Discard}
+	m := b.measure(turns{&log}, "turns")
+	want := []string{"microvm x", "QEMU x", "microvm y", "QEMU y", "microvm x", "QEMU x", "microvm y", "QEMU y", "QEMU ends", "microvm ends"}
+	if !slices.Equal(log, want) {
+		t.Errorf("%q, want %q", log, want)
+	}
+	if len(m.Pairs) != 1 || m.Pairs[0].Ours["y"] != 3 || m.Pairs[0].QEMU["x"] != 2 || len(m.Failed) != 1 {
+		t.Errorf("measured: %+v", m)
 	}
 }

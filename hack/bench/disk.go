@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
 
@@ -12,71 +11,70 @@ import (
 // with Debian on it is where fio comes from.
 type disk struct{}
 
-// dataDisk names a block device or file that may be written over: what is measured. Without it a new file is.
-const dataDisk = "MICROVM_BENCH_DISK"
+// dataDisks are block devices or files that may be written over, one for each side, with a comma between: what is measured.
+// Without it new files are.
+const dataDisks = "MICROVM_BENCH_DISKS"
 
 func (disk) lab() bool { return true }
 
-// diskRows are fio's jobs, by the names that guest.sh gives them.
+// diskRows are fio's jobs: what it does, the size of a block, how many are under way.
 func diskRows() (rows []row) {
 	for _, kind := range []struct{ rw, name string }{{"randread", "reads"}, {"randwrite", "writes"}} {
 		for _, depth := range []int{1, 32} {
 			rows = append(rows, row{"disk", fmt.Sprintf("disk: 4 KiB %s at random, depth %d", kind.name, depth), disk{},
-				fmt.Sprintf("%s-%d", kind.rw, depth), perSecond, "1.0x"})
+				fmt.Sprintf("%s:4k:%d", kind.rw, depth), perSecond, "1.0x"})
 		}
 	}
 	for _, kind := range []struct{ rw, name string }{{"read", "reads"}, {"write", "writes"}} {
-		rows = append(rows, row{"disk", fmt.Sprintf("disk: 1 MiB %s in order, depth 4", kind.name), disk{}, kind.rw + "-4", megabytes, "1.0x"})
+		rows = append(rows, row{"disk", fmt.Sprintf("disk: 1 MiB %s in order, depth 4", kind.name), disk{}, kind.rw + ":1M:4", megabytes, "1.0x"})
 	}
 	return rows
 }
 
-func (disk) sample(b *bench, s side) (figures, error) {
-	guest, err := findDebianGuest()
+func (disk) jobs() (names []string) {
+	for _, r := range diskRows() {
+		names = append(names, r.get)
+	}
+	return names
+}
+
+func (disk) begin(b *bench, s side) (worker, error) {
+	data, err := dataDisk(b, s)
 	if err != nil {
 		return nil, err
 	}
-	dir, remove, err := b.scratch()
-	if err != nil {
-		return nil, err
-	}
-	defer remove()
-	data := os.Getenv(dataDisk)
-	if data == "" {
-		data = filepath.Join(dir, "data.img")
-		if err := os.WriteFile(data, make([]byte, 64<<20), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	lines, err := guest.run(b, s, dir, "fio", "fio end", map[side][]string{
+	w, err := startDebian(b, s, "mv.job=fio", map[side][]string{
 		ours: {"--disk", data + ",serial=data"},
 		qemu: {"-drive", "if=none,id=data,format=raw,cache=none,aio=io_uring,file=" + data, "-device", "virtio-blk-device,drive=data,serial=data"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return fioFigures(lines)
+	return diskWorker{w}, nil
 }
 
-// fioFigures reads the lines "fio NAME KIB_PER_SECOND PER_SECOND" of guest.sh. A job of blocks of 1 MiB is told by its
-// bytes, the others by their requests.
-func fioFigures(lines []string) (figures, error) {
-	f := figures{}
-	for _, line := range lines {
-		words := strings.Fields(line)
-		if len(words) != 4 || words[0] != "fio" {
-			continue
+func dataDisk(b *bench, s side) (string, error) {
+	if given := os.Getenv(dataDisks); given != "" {
+		first, second, ok := strings.Cut(given, ",")
+		if !ok || first == second {
+			return "", fmt.Errorf("%s=%s: it has to be two, A,B", dataDisks, given)
 		}
-		rate, err := strconv.ParseFloat(words[2], 64)
-		if err == nil && strings.HasPrefix(words[1], "rand") {
-			rate, err = strconv.ParseFloat(words[3], 64)
-		} else {
-			rate *= 1024
-		}
-		if err != nil || rate == 0 {
-			return nil, fmt.Errorf("fio in the guest: %q", line)
-		}
-		f[words[1]] = rate
+		return map[side]string{ours: first, qemu: second}[s], nil
 	}
-	return f, nil
+	data := filepath.Join(b.dir, string(s)+".img")
+	return data, os.WriteFile(data, make([]byte, 64<<20), 0o600)
+}
+
+type diskWorker struct{ *debianWorker }
+
+// do gives the rate of a job of blocks of 1 MiB in bytes, of the others in requests.
+func (w diskWorker) do(job string) (float64, error) {
+	f, err := w.ask(job, 2)
+	if err != nil {
+		return 0, err
+	}
+	if strings.HasPrefix(job, "rand") {
+		return f[1], nil
+	}
+	return f[0] * 1024, nil
 }

@@ -56,7 +56,7 @@ func (b *bench) groupInLab(group string) ([]result, error) {
 			return nil, err
 		}
 		modules, disks = append(modules, "brd", "tun"), []string{root}
-		env = []string{labvm.EnvGuestRoot + "=/dev/vda", dataDisk + "=/dev/ram0"}
+		env = []string{labvm.EnvGuestRoot + "=/dev/vda", dataDisks + "=/dev/ram0,/dev/ram1"}
 	}
 	status, err := pieces.Run(b.context, labvm.Options{
 		Command: []string{labBench, "--here", "--rows", group, "--pairs", strconv.Itoa(b.pairs),

@@ -6,8 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -28,52 +27,86 @@ func networkRows() []row {
 	}
 }
 
-// The guest's side is written down in guest.sh.
-const (
-	benchTap     = "bench0"
-	benchAddress = "192.0.2.1/24"
+func (network) jobs() []string { return []string{"send", "receive", "ping"} }
+
+// Each side has its own tap and network.
+var (
+	benchTaps      = map[side]string{ours: "bench0", qemu: "bench1"}
+	benchAddresses = map[side]string{ours: "192.0.2.1", qemu: "198.51.100.1"}
+	benchGuests    = map[side]string{ours: "192.0.2.2", qemu: "198.51.100.2"}
 )
 
-func (network) sample(b *bench, s side) (figures, error) {
-	guest, err := findDebianGuest()
+func (network) begin(b *bench, s side) (worker, error) {
+	w := &networkWorker{}
+	err := w.prepare(b, s)
 	if err != nil {
+		w.end()
 		return nil, err
 	}
-	dir, remove, err := b.scratch()
-	if err != nil {
-		return nil, err
-	}
-	defer remove()
-	untap, err := makeTap()
-	if err != nil {
-		return nil, err
-	}
-	defer untap()
-	unserve, err := serveIperf(b, guest.root, filepath.Join(dir, "debian"))
-	if err != nil {
-		return nil, err
-	}
-	defer unserve()
-	lines, err := guest.run(b, s, dir, "iperf", "iperf end", map[side][]string{
-		ours: {"--net", "tap=" + benchTap},
-		qemu: {"-netdev", "tap,id=net,vhost=off,script=no,downscript=no,ifname=" + benchTap, "-device", "virtio-net-device,netdev=net"},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return iperfFigures(lines)
+	return w, nil
 }
 
-// makeTap makes the host's side of the link, which both programs find there.
-func makeTap() (remove func(), err error) {
+// networkWorker is a guest with the host's side of its link, which both programs find there, and an iperf3 that listens.
+type networkWorker struct {
+	guest *debianWorker
+	undo  []func()
+}
+
+func (w *networkWorker) prepare(b *bench, s side) error {
+	untap, err := makeTap(benchTaps[s], benchAddresses[s]+"/24")
+	if err != nil {
+		return err
+	}
+	w.undo = append(w.undo, untap)
+	dir, remove, err := b.scratch()
+	if err != nil {
+		return err
+	}
+	w.undo = append(w.undo, remove)
+	unserve, err := serveIperf(b, debianRoot(), filepath.Join(dir, "debian"), benchAddresses[s])
+	if err != nil {
+		return err
+	}
+	w.undo = append(w.undo, unserve)
+	w.guest, err = startDebian(b, s, fmt.Sprintf("mv.job=iperf mv.peer=%s mv.address=%s/24", benchAddresses[s], benchGuests[s]), map[side][]string{
+		ours: {"--net", "tap=" + benchTaps[s]},
+		qemu: {"-netdev", "tap,id=net,vhost=off,script=no,downscript=no,ifname=" + benchTaps[s], "-device", "virtio-net-device,netdev=net"},
+	})
+	if err != nil {
+		return err
+	}
+	w.undo = append(w.undo, w.guest.end)
+	return nil
+}
+
+func (w *networkWorker) end() {
+	for _, undo := range slices.Backward(w.undo) {
+		undo()
+	}
+}
+
+// do gives a rate in bytes, or a round trip in nanoseconds.
+func (w *networkWorker) do(job string) (float64, error) {
+	f, err := w.guest.ask(job, 1)
+	switch {
+	case err != nil:
+		return 0, err
+	case job == "ping": // in milliseconds
+		return f[0] * 1e6, nil
+	}
+	return f[0] * 1000 / 8, nil // in Kbit
+}
+
+// makeTap makes a tap device with an address of the host's.
+func makeTap(name, prefix string) (remove func(), err error) {
 	tap := &netlink.Tuntap{
-		LinkAttrs: netlink.LinkAttrs{Name: benchTap}, Mode: netlink.TUNTAP_MODE_TAP,
+		LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP,
 		Flags: unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR,
 	}
 	if err := netlink.LinkAdd(tap); err != nil {
-		return nil, fmt.Errorf("tap %s: %w", benchTap, err)
+		return nil, fmt.Errorf("tap %s: %w", name, err)
 	}
-	address, err := netlink.ParseAddr(benchAddress)
+	address, err := netlink.ParseAddr(prefix)
 	if err == nil {
 		err = netlink.AddrAdd(tap, address)
 	}
@@ -81,13 +114,13 @@ func makeTap() (remove func(), err error) {
 		err = netlink.LinkSetUp(tap)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("tap %s: %w", benchTap, err), netlink.LinkDel(tap))
+		return nil, errors.Join(fmt.Errorf("tap %s: %w", name, err), netlink.LinkDel(tap))
 	}
 	return func() { _ = netlink.LinkDel(tap) }, nil
 }
 
 // serveIperf has an iperf3 listen that is on Debian's disk, which is mounted at dir.
-func serveIperf(b *bench, root, dir string) (stop func(), err error) {
+func serveIperf(b *bench, root, dir, address string) (stop func(), err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -100,7 +133,7 @@ func serveIperf(b *bench, root, dir string) (stop func(), err error) {
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", tmp, err), unix.Unmount(dir, 0))
 	}
 	unmount := func() { _, _ = unix.Unmount(tmp, 0), unix.Unmount(dir, 0) }
-	cmd := exec.CommandContext(b.context, "/usr/bin/iperf3", "-s")
+	cmd := exec.CommandContext(b.context, "/usr/bin/iperf3", "-s", "-B", address)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &unix.SysProcAttr{Chroot: dir}
 	cmd.Stderr = os.Stderr
@@ -113,31 +146,4 @@ func serveIperf(b *bench, root, dir string) (stop func(), err error) {
 		_ = cmd.Wait()
 		unmount()
 	}, nil
-}
-
-// iperfFigures reads the lines "iperf NAME KBIT_PER_SECOND" and "ping MILLISECONDS" of guest.sh.
-func iperfFigures(lines []string) (figures, error) {
-	f := figures{}
-	for _, line := range lines {
-		words := strings.Fields(line)
-		var name, value string
-		var scale float64
-		switch {
-		case len(words) == 3 && words[0] == "iperf":
-			name, value, scale = words[1], words[2], 1000./8
-		case len(words) == 2 && words[0] == "ping":
-			name, value, scale = words[0], words[1], 1e6
-		default:
-			continue
-		}
-		v, err := strconv.ParseFloat(value, 64)
-		if err != nil || v == 0 {
-			return nil, fmt.Errorf("iperf in the guest: %q", line)
-		}
-		f[name] = v * scale
-	}
-	if len(f) < 3 {
-		return nil, fmt.Errorf("iperf in the guest: not all of it: %q", lines)
-	}
-	return f, nil
 }

@@ -13,17 +13,19 @@ const (
 	qemu side = "QEMU"
 )
 
+var sides = []side{ours, qemu}
+
 // pair is one run of each side, one after the other.
 type pair struct {
 	Ours figures `json:"microvm,omitempty"`
 	QEMU figures `json:"qemu,omitempty"`
 }
 
-func (p pair) of(s side) figures {
+func (p *pair) of(s side) *figures {
 	if s == ours {
-		return p.Ours
+		return &p.Ours
 	}
-	return p.QEMU
+	return &p.QEMU
 }
 
 // absentError says that a side has no such figure, which is not a failure.
@@ -40,12 +42,28 @@ type measured struct {
 	Failed []string        `json:"failed,omitempty"`
 }
 
-// measure takes turns, A B A B. What one side fails at is kept, and told; it does not end the others.
+// failed keeps what one side failed at, and tells it; it does not end the others.
+func (m *measured) failed(b *bench, name string, pair int, s side, err error) {
+	m.Failed = append(m.Failed, fmt.Sprintf("pair %d: %s: %v", pair+1, s, err))
+	fmt.Fprintf(b.log, "%s: pair %d: %s: %v\n", name, pair+1, s, err)
+}
+
+// measure takes turns, A B A B.
 func (b *bench) measure(m measurement, name string) *measured {
+	switch m := m.(type) {
+	case oneShot:
+		return b.measureAnew(m, name)
+	case standing:
+		return b.measureStanding(m, name)
+	}
+	panic(fmt.Sprintf("%s: %T is no measurement", name, m))
+}
+
+func (b *bench) measureAnew(m oneShot, name string) *measured {
 	out := &measured{Absent: map[side]string{}}
 	for i := range b.pairs {
-		var p pair
-		for _, s := range []side{ours, qemu} {
+		p := pair{}
+		for _, s := range sides {
 			if out.Absent[s] != "" || b.context.Err() != nil {
 				continue
 			}
@@ -57,16 +75,44 @@ func (b *bench) measure(m measurement, name string) *measured {
 				fmt.Fprintf(b.log, "%s: %s: %s\n", name, s, none.why)
 				continue
 			case err != nil:
-				out.Failed = append(out.Failed, fmt.Sprintf("pair %d: %s: %v", i+1, s, err))
-				fmt.Fprintf(b.log, "%s: pair %d: %s: %v\n", name, i+1, s, err)
+				out.failed(b, name, i, s, err)
 				continue
 			}
 			fmt.Fprintf(b.log, "%s: pair %d of %d: %s: %s\n", name, i+1, b.pairs, s, f)
-			if s == ours {
-				p.Ours = f
-			} else {
-				p.QEMU = f
+			*p.of(s) = f
+		}
+		out.Pairs = append(out.Pairs, p)
+	}
+	return out
+}
+
+func (b *bench) measureStanding(m standing, name string) *measured {
+	out := &measured{Absent: map[side]string{}}
+	workers := map[side]worker{}
+	for _, s := range sides {
+		w, err := m.begin(b, s)
+		if err != nil {
+			out.failed(b, name, 0, s, err)
+			return out
+		}
+		defer w.end()
+		workers[s] = w
+	}
+	for i := range b.pairs {
+		p := pair{figures{}, figures{}}
+		for _, job := range m.jobs() {
+			for _, s := range sides {
+				if b.context.Err() != nil {
+					return out
+				}
+				v, err := workers[s].do(job)
+				if err != nil {
+					out.failed(b, name, i, s, err)
+					return out // the next pair would fail as this one
+				}
+				(*p.of(s))[job] = v
 			}
+			fmt.Fprintf(b.log, "%s: pair %d of %d: %s: %.4g and %.4g\n", name, i+1, b.pairs, job, p.Ours[job], p.QEMU[job])
 		}
 		out.Pairs = append(out.Pairs, p)
 	}

@@ -21,6 +21,7 @@ const waitLimit = 3 * time.Minute
 // process is a program of which the output is read line by line.
 type process struct {
 	cmd    *exec.Cmd
+	input  io.Writer // its stdin
 	begun  time.Time
 	errors bytes.Buffer
 
@@ -36,6 +37,11 @@ func start(ctx context.Context, env []string, name string, args ...string) (*pro
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = &p.errors
 	p.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	in, err := p.cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.input = in
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

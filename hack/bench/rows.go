@@ -16,12 +16,35 @@ type row struct {
 	goal  string
 }
 
-// measurement is something that can be done with either side. It is comparable: equal ones are done once.
+// measurement is something that can be done with either side: a oneShot or a standing. It is comparable: equal ones are done
+// once.
 type measurement interface {
-	// sample does it once.
-	sample(b *bench, s side) (figures, error)
 	// lab tells whether it is to be done in the lab, unless --here says that here is as good.
 	lab() bool
+}
+
+// oneShot is a measurement of which each run begins anew.
+type oneShot interface {
+	measurement
+	// sample does it once.
+	sample(b *bench, s side) (figures, error)
+}
+
+// standing is a measurement of jobs that a guest does one after the other. One of each side stays up, and they take turns
+// job by job: what is compared with each other is seconds apart.
+type standing interface {
+	measurement
+	// begin starts one side's guest.
+	begin(b *bench, s side) (worker, error)
+	// jobs are the figures that there are, by name, in the order in which they are measured.
+	jobs() []string
+}
+
+// worker is a guest that does jobs.
+type worker interface {
+	// do gives a job's figure.
+	do(job string) (float64, error)
+	end()
 }
 
 // figures are what a measurement gives, by name. Durations are in nanoseconds, sizes in bytes, rates in bytes a second.

@@ -43,7 +43,7 @@ func ratios(pairs []pair, get string) []float64 {
 func column(pairs []pair, s side, get string) []float64 {
 	var out []float64
 	for _, p := range pairs {
-		if v, ok := p.of(s)[get]; ok {
+		if v, ok := (*p.of(s))[get]; ok {
 			out = append(out, v)
 		}
 	}

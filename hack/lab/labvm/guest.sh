@@ -7,11 +7,13 @@
 #   mv.job=checksum   copy and checksum 64 MiB in a loop, a part on each CPU; says "sum ok N up SECONDS" each round
 #   mv.job=stress     the same beside stress-ng, which verifies memory in ways of its own; "stress ok N operations"
 #   mv.job=poweroff   power off at once
-#   mv.job=fio        measure the disk with the serial number "data" by fio, which is on the one with "debian"; a line
-#                     "fio JOB-DEPTH KIB_PER_SECOND REQUESTS_PER_SECOND" for each job, at the end "fio end"
-#   mv.jobs=RW:BLOCK:DEPTH,...   fio: these jobs instead of all       mv.seconds=N   fio, iperf: for each, instead of 4
-#   mv.job=iperf      measure the network card by the iperf3 and ping of the disk "debian", against 192.0.2.1; lines
-#                     "iperf send|receive KBIT_PER_SECOND" and "ping MILLISECONDS", at the end "iperf end"
+#   mv.job=fio        measure the disk with the serial number "data" by fio, which is on the one with "debian": for each line
+#                     "RW:BLOCK:DEPTH" that is typed on ttyS0 a line "done RW:BLOCK:DEPTH KIB_PER_SECOND REQUESTS_PER_SECOND"
+#   mv.job=iperf      measure the network card by the iperf3 and ping of the disk "debian", against mv.peer=ADDRESS from
+#                     mv.address=ADDRESS/BITS: for each line "send", "receive" or "ping" that is typed on ttyS0 a line
+#                     "done send|receive KBIT_PER_SECOND" or "done ping MILLISECONDS"
+#   mv.seconds=N      fio, iperf: for each, instead of 4
+# Both say "ready for jobs" first, and "failed JOB" after what the program said if a job did not work.
 #   mv.fill=MIB       first fill that much memory with random bytes (checksum verifies them at its end)
 #   mv.size=MIB       checksum, stress: how much instead of 64
 #   mv.rounds=N       checksum, stress: power off after N rounds (default: to the round in which a line is typed on ttyS0)
@@ -138,31 +140,37 @@ mount_debian() {
 	mount -t ext4 -o ro "$(disk_called debian)" /debian && mount -o bind /dev /debian/dev &&
 		mount -t proc proc /debian/proc && mount -t sysfs sys /debian/sys && mount -t tmpfs tmp /debian/tmp
 }
+# each_job COMMAND: runs it with each line that is typed, which it is to print "done LINE FIGURES" for.
+each_job() {
+	stty -F /dev/ttyS0 -echo # or what is typed would stand in the middle of a line
+	echo "ready for jobs"
+	while read -r job; do
+		"$1" "$job" > /tmp/log 2>&1 < /dev/null
+		grep "^done " /tmp/log || { cat /tmp/log; echo "failed $job"; }
+	done < /dev/ttyS0
+}
 run_fio() {
-	mount_debian || return
-	data=$(disk_called data)
-	for job in $(param mv.jobs randread:4k:1,randread:4k:32,randwrite:4k:1,randwrite:4k:32,read:1M:4,write:1M:4 | tr , ' '); do
-		rw=${job%%:*} depth=${job##*:} bs=${job#*:} bs=${bs%:*}
-		chroot /debian fio --name="$rw-$depth" --filename="$data" --rw="$rw" --bs="$bs" --iodepth="$depth" --direct=1 \
-			--ioengine=libaio --time_based --ramp_time=1 --runtime="$(param mv.seconds 4)" --minimal --terse-version=3 > /tmp/fio ||
-			cat /tmp/fio
-		# Of a job that reads the figures of writing are 0, and the other way round.
-		awk -F ';' 'NF > 50 { print "fio", $3, $7 + $48, $8 + $49 }' /tmp/fio
-	done
-	echo "fio end"
+	rw=${1%%:*} depth=${1##*:} bs=${1#*:} bs=${bs%:*}
+	chroot /debian fio --name=job --filename="$data" --rw="$rw" --bs="$bs" --iodepth="$depth" --direct=1 \
+		--ioengine=libaio --time_based --ramp_time=1 --runtime="$(param mv.seconds 4)" --minimal --terse-version=3 > /tmp/fio
+	# Of a job that reads the figures of writing are 0, and the other way round.
+	awk -F ';' -v job="$1" 'NF > 50 { print "done", job, $7 + $48, $8 + $49; next } { print }' /tmp/fio
 }
 run_iperf() {
-	mount_debian || return
-	ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up || return
-	for job in send: receive:-R; do
-		# The word before "Kbits/sec" in the receiver's summary.
-		chroot /debian iperf3 -c 192.0.2.1 -f k -O 1 -t "$(param mv.seconds 4)" ${job#*:} > /tmp/iperf || cat /tmp/iperf
-		awk -v job="${job%%:*}" '/receiver/ { for (i = 2; i <= NF; i++) if ($i == "Kbits/sec") print "iperf", job, $(i-1) }' /tmp/iperf
-	done
-	# The last line has least/mean/most/deviation.
-	chroot /debian /usr/bin/ping -q -c 300 -i 0.005 192.0.2.1 > /tmp/ping || cat /tmp/ping
-	awk -F / '/^rtt/ { print "ping", $5 }' /tmp/ping
-	echo "iperf end"
+	peer=$(param mv.peer 192.0.2.1)
+	case $1 in
+	ping)
+		chroot /debian /usr/bin/ping -q -c 300 -i 0.005 "$peer" > /tmp/ping
+		# The last line has least/mean/most/deviation.
+		awk -F / '/^rtt/ { print "done ping", $5; next } { print }' /tmp/ping
+		return ;;
+	send) reverse= ;;
+	receive) reverse=-R ;;
+	*) return ;;
+	esac
+	# The word before "Kbits/sec" in the receiver's summary.
+	chroot /debian iperf3 -c "$peer" -f k -O 1 -t "$(param mv.seconds 4)" $reverse > /tmp/iperf
+	awk -v job="$1" '/receiver/ { for (i = 2; i <= NF; i++) if ($i == "Kbits/sec") print "done", job, $(i-1); next } { print }' /tmp/iperf
 }
 
 dmesg_bad=
@@ -179,8 +187,10 @@ case $(param mv.job shell) in
 checksum) checksum ;;
 stress) stress ;;
 poweroff) ;;
-fio) run_fio ;;
-iperf) run_iperf ;;
+fio) mount_debian && data=$(disk_called data) && each_job run_fio ;;
+iperf)
+	mount_debian && ip addr add "$(param mv.address 192.0.2.2/24)" dev eth0 && ip link set eth0 up && each_job run_iperf
+	;;
 shell)
 	# A session of its own with its terminal, so that ^C and job control work as on a real console.
 	PS1='guest# ' setsid sh -c "exec sh -i < /dev/$(param mv.tty ttyS0) > /dev/$(param mv.tty ttyS0) 2>&1"
