@@ -34,7 +34,7 @@ func BenchmarkRandomRead(b *testing.B) {
 					virtiotest.Buf{Data: header(typeIn, rnd.Uint64N(size/4096)*8)}, virtiotest.Buf{Room: 4096}, virtiotest.Buf{Room: 1})
 				return head
 			}
-			b.Run(fmt.Sprintf("direct=%t/ring=%t/depth=%d", r.disk.Image().Direct(), r.disk.ring != nil, depth), func(b *testing.B) {
+			b.Run(fmt.Sprintf("direct=%t/ring=%t/depth=%d", r.disk.Image().Direct(), r.disk.engine != nil, depth), func(b *testing.B) {
 				slots := map[uint16]int{}
 				for slot := range depth {
 					slots[add(slot)] = slot

@@ -49,7 +49,7 @@ func TestBlockDeviceIsADisk(t *testing.T) {
 				t.Error("two own it")
 			}
 			churn(t, r, want, 60)
-			if r.disk.ring != nil && r.disk.Counts().Counters["io_uring"] == 0 {
+			if r.disk.engine != nil && r.disk.Counts().Counters["io_uring"] == 0 {
 				t.Error("the io_uring is not used")
 			}
 			// Neither range has to begin or end where a block of the device does.

@@ -64,9 +64,8 @@ type Disk struct {
 	requests []*request // all there are, by index
 	free     chan *request
 	work     chan *request  // what the pool is to do; room for all
-	ring     *uring         // nil if there is none
+	engine   *engine        // nil if there is no io_uring
 	pending  sync.WaitGroup // requests taken and not pushed
-	depth    atomic.Int32   // how many those are
 	pool     sync.WaitGroup
 	counts   counters
 }

@@ -24,15 +24,15 @@ func TestDiskKeepsWhatWasWritten(t *testing.T) {
 			t.Run(fmt.Sprintf("without %#x, io_uring %t", c.without, !c.noRing), func(t *testing.T) {
 				path, want := newImage(t, dir, 256*sectorSize*16)
 				r := newRig(t, path, false, Options{Queues: 3, noRing: c.noRing}, c.without)
-				t.Logf("O_DIRECT: %t, io_uring: %t", r.disk.Image().Direct(), r.disk.ring != nil)
+				t.Logf("O_DIRECT: %t, io_uring: %t", r.disk.Image().Direct(), r.disk.engine != nil)
 				churn(t, r, want, 300)
 				r.mmio.Device().Hold()
 				if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
 					t.Errorf("the file is not what was written: %v", err)
 				}
 				c := r.disk.Counts()
-				if n := c.Counters["io_uring"]; (n > 0) != (r.disk.ring != nil) {
-					t.Errorf("an io_uring has done %d requests; there is one: %t", n, r.disk.ring != nil)
+				if n := c.Counters["io_uring"]; (n > 0) != (r.disk.engine != nil) {
+					t.Errorf("an io_uring has done %d requests; there is one: %t", n, r.disk.engine != nil)
 				}
 				for _, s := range c.Requests {
 					timed := uint64(0)

@@ -54,7 +54,7 @@ var errUnsupported = errors.New("not supported")
 // Serve implements virtio.Backend: it takes what there is to the pool.
 func (d *Disk) Serve(q *virtio.Queue) error {
 	for {
-		r := d.take()
+		r := d.unused()
 		ok, err := q.Next(&r.chain)
 		if ok && r.chain.WriteLen == 0 {
 			ok, err = false, errors.New("a request without room for its status")
@@ -66,7 +66,6 @@ func (d *Disk) Serve(q *virtio.Queue) error {
 		}
 		r.queue, r.began = q, time.Now()
 		d.pending.Add(1)
-		d.depth.Add(1)
 		switch {
 		case !r.chain.Whole() && !r.chain.Request():
 			go d.await(r)
@@ -84,9 +83,9 @@ func (d *Disk) await(r *request) {
 	d.work <- r
 }
 
-// take gives a request that is free. Before it waits for one, what is to make
+// unused gives a request that is free. Before it waits for one, what is to make
 // one free is begun.
-func (d *Disk) take() *request {
+func (d *Disk) unused() *request {
 	select {
 	case r := <-d.free:
 		return r
@@ -96,16 +95,8 @@ func (d *Disk) take() *request {
 	}
 }
 
-// submit begins what was put into the ring.
-func (d *Disk) submit() {
-	if d.ring != nil {
-		d.ring.submit()
-	}
-}
-
 // release gives a request back that is done.
 func (d *Disk) release(r *request) {
-	d.depth.Add(-1)
 	d.free <- r
 	d.pending.Done()
 }

@@ -17,7 +17,6 @@ const (
 	offCQRing = 0x800_0000 // IORING_OFF_CQ_RING
 	offSQEs   = 0x1000_0000
 
-	opNop    = 0
 	opReadv  = 1
 	opWritev = 2
 
@@ -68,7 +67,8 @@ type uringCQE struct {
 	flags    uint32
 }
 
-// A uring is an io_uring(7). Any goroutine may put and submit, one waits.
+// A uring is an io_uring(7). Any goroutine may put and submit; one at a time
+// takes what is done, and one waits.
 type uring struct {
 	fd             int
 	regions        []region
@@ -172,17 +172,24 @@ func (r *uring) submit() {
 	}
 }
 
-// wait returns when something is done, having called done for each.
-func (r *uring) wait(done func(id uint64, res int32)) {
-	head := atomic.LoadUint32(r.cqHead)
-	if head == atomic.LoadUint32(r.cqTail) {
-		r.enter(0, 1, enterGetEvents)
-	}
-	for head != atomic.LoadUint32(r.cqTail) {
+// any reports whether something is done that has not been taken.
+func (r *uring) any() bool { return atomic.LoadUint32(r.cqHead) != atomic.LoadUint32(r.cqTail) }
+
+// take calls done for each that is done.
+func (r *uring) take(done func(id uint64, res int32)) {
+	for head := atomic.LoadUint32(r.cqHead); head != atomic.LoadUint32(r.cqTail); {
 		e := *(*uringCQE)(unsafe.Add(r.cqes, unsafe.Sizeof(uringCQE{})*uintptr(head&r.cqMask)))
 		head++
 		atomic.StoreUint32(r.cqHead, head)
 		done(e.userData, e.res)
+	}
+}
+
+// wait returns when something is done, or after a signal. Preconditions:
+// something is under way.
+func (r *uring) wait() {
+	if !r.any() {
+		r.enter(0, 1, enterGetEvents)
 	}
 }
 
