@@ -65,7 +65,7 @@ func dataDisk(b *bench, s side) (string, error) {
 	return data, os.WriteFile(data, make([]byte, 64<<20), 0o600)
 }
 
-type diskWorker struct{ *debianWorker }
+type diskWorker struct{ debianWorker }
 
 // do gives the rate of a job of blocks of 1 MiB in bytes, of the others in requests.
 func (w diskWorker) do(job string) (float64, error) {

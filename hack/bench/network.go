@@ -48,7 +48,7 @@ func (network) begin(b *bench, s side) (worker, error) {
 
 // networkWorker is a guest with the host's side of its link, which both programs find there, and an iperf3 that listens.
 type networkWorker struct {
-	guest *debianWorker
+	guest debianWorker
 	undo  []func()
 }
 
