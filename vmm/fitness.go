@@ -187,9 +187,8 @@ func (f *fitness) nets() {
 	for i, n := range nets {
 		var err error
 		if n.Tap.FD == 0 { // one that was passed is there
-			mac, macErr := parseMAC(n.MAC)
-			if err = macErr; err == nil {
-				err = tap.Look(n.tapOptions(mac))
+			if _, err = parseMAC(n.MAC); err == nil {
+				err = tap.Look(n.tapOptions())
 			}
 		}
 		if err != nil {
@@ -270,9 +269,9 @@ func (c TapConfig) String() string {
 	return strings.Join(options, ",")
 }
 
-// tapOptions are those of the host's side of a card with this address.
-func (c *NetConfig) tapOptions(mac [6]byte) tap.Options {
-	o := tap.Options{Name: c.Tap.Name, Queues: max(c.Queues, 1), GuestMAC: mac, MTU: c.MTU, Bridge: c.Tap.Bridge, Owner: -1}
+// tapOptions are those of the host's side of a card.
+func (c *NetConfig) tapOptions() tap.Options {
+	o := tap.Options{Name: c.Tap.Name, Queues: max(c.Queues, 1), MTU: c.MTU, Bridge: c.Tap.Bridge, Owner: -1}
 	if o.MTU == 0 {
 		o.MTU = net.DefaultMTU
 	}

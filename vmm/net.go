@@ -42,7 +42,7 @@ func (vm *VM) addNet(id string, c *NetConfig) (*netCard, error) {
 		return nil, err
 	}
 	c.Queues = max(c.Queues, 1)
-	host, err := c.open(mac)
+	host, err := c.open()
 	if err != nil {
 		return nil, err
 	}
@@ -67,11 +67,11 @@ func (vm *VM) addNet(id string, c *NetConfig) (*netCard, error) {
 }
 
 // open attaches to the host's side.
-func (c *NetConfig) open(mac [6]byte) (*tap.Tap, error) {
+func (c *NetConfig) open() (*tap.Tap, error) {
 	if c.Tap.FD != 0 {
 		return tap.Adopt(c.Tap.FD)
 	}
-	return tap.Open(c.tapOptions(mac))
+	return tap.Open(c.tapOptions())
 }
 
 // placeNets gives an incoming VM's network cards their side on this host. Only

@@ -1,8 +1,10 @@
 package tap
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 
 	"github.com/vishvananda/netlink"
@@ -32,13 +34,9 @@ type Options struct {
 
 	// What follows is for a device that is made.
 
-	// GuestMAC is the address at the other end. The host's is made from it,
-	// so that a bridge, which takes the lowest of its ports' addresses, never
-	// takes this one.
-	GuestMAC [6]byte
-	MTU      int
-	Bridge   string // that it becomes a port of; empty is none
-	Owner    int    // a user who may attach to it too, or -1
+	MTU    int
+	Bridge string // that it becomes a port of; empty is none
+	Owner  int    // a user who may attach to it too, or -1
 }
 
 // A Tap is a tap device that is attached to. Its methods other than Name, MTU
@@ -237,11 +235,8 @@ func (t *Tap) configure(o Options) error {
 			return fmt.Errorf("give it to user %d: %w", o.Owner, err)
 		}
 	}
-	if mac := o.GuestMAC; mac[0] != hostOctet {
-		mac[0] = hostOctet
-		if err := netlink.LinkSetHardwareAddr(link, mac[:]); err != nil {
-			return fmt.Errorf("set its address: %w", err)
-		}
+	if err := netlink.LinkSetHardwareAddr(link, newAddress()); err != nil {
+		return fmt.Errorf("set its address: %w", err)
 	}
 	if err := netlink.LinkSetMTU(link, o.MTU); err != nil {
 		return fmt.Errorf("set its MTU to %d: %w", o.MTU, err)
@@ -257,9 +252,16 @@ func (t *Tap) configure(o Options) error {
 	return nil
 }
 
-// hostOctet begins the host's address: locally administered, and as high as
-// such an address gets.
-const hostOctet = 0xFE
+// newAddress makes an address up for the host's end. It is locally administered
+// and begins as high as such an address can, so that a bridge, which takes the
+// lowest of its ports', does not take one that goes away with a VM. The rest is
+// random: while a guest moves, both hosts have a tap for it, and where one's
+// bridge had the address of the other's tap, neither would reach the other.
+func newAddress() net.HardwareAddr {
+	mac := net.HardwareAddr{0xFE, 0xFF, 0, 0, 0, 0}
+	rand.Read(mac[2:])
+	return mac
+}
 
 // join makes the device a port of a bridge.
 func join(link netlink.Link, name string) error {

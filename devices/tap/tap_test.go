@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -34,10 +35,8 @@ func inNamespace(t *testing.T) {
 	t.Cleanup(func() { ns.Close() })
 }
 
-var guestMAC = [6]byte{2, 1, 2, 3, 4, 5}
-
 func options(name string) Options {
-	return Options{Name: name, Queues: 1, GuestMAC: guestMAC, MTU: 1500, Owner: -1}
+	return Options{Name: name, Queues: 1, MTU: 1500, Owner: -1}
 }
 
 func addLink(t *testing.T, link netlink.Link) {
@@ -92,8 +91,7 @@ func TestTapIsMadeAsAskedAndGoesAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			a, made := link.Attrs(), link.(*netlink.Tuntap)
-			want := net.HardwareAddr{0xFE, 1, 2, 3, 4, 5}
-			if a.MTU != 4000 || a.MasterIndex != bridge.Attrs().Index || a.HardwareAddr.String() != want.String() ||
+			if a.MTU != 4000 || a.MasterIndex != bridge.Attrs().Index || !strings.HasPrefix(a.HardwareAddr.String(), "fe:ff:") ||
 				a.Flags&net.FlagUp == 0 || made.Owner != 1234 || len(tap.Files()) != queues || made.NonPersist == false {
 				t.Errorf("it is %+v, %+v", a, made)
 			}
@@ -283,4 +281,69 @@ func TestAdoptedFile(t *testing.T) {
 			t.Errorf("%v, want %q in it", err, want)
 		}
 	}
+}
+
+// TestHostsThatBothHaveAGuestsTapReachEachOther while it moves: a bridge takes
+// the lowest of its ports' addresses for its own, and those that the kernel
+// makes up can be as high as any.
+func TestHostsThatBothHaveAGuestsTapReachEachOther(t *testing.T) {
+	inNamespace(t)
+	left, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer left.Close()
+	right, err := netns.New() // and this thread is in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer right.Close()
+	enter := func(ns netns.NsHandle) {
+		if err := netns.Set(ns); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enter(left)
+	cable := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "cable", HardwareAddr: net.HardwareAddr{0xFE, 0xFE, 0, 0, 0, 1}},
+		PeerName:  "cable", PeerHardwareAddr: net.HardwareAddr{0xFE, 0xFE, 0, 0, 0, 2}, PeerNamespace: netlink.NsFd(int(right)),
+	}
+	addLink(t, cable)
+	host := func(ns netns.NsHandle, address string) {
+		enter(ns)
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+		addLink(t, bridge)
+		link, err := netlink.LinkByName("cable")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr, err := netlink.ParseAddr(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = errors.Join(netlink.LinkSetMaster(link, bridge), netlink.AddrAdd(bridge, addr), netlink.LinkSetUp(link), netlink.LinkSetUp(bridge))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := options("")
+		o.Bridge = "br0"
+		tap, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { tap.Close() })
+	}
+	host(right, "192.0.2.2/24")
+	host(left, "192.0.2.1/24")
+	ln, err := net.Listen("tcp", "192.0.2.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	enter(right)
+	c, err := net.DialTimeout("tcp", ln.Addr().String(), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }

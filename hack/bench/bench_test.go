@@ -151,7 +151,7 @@ func (w turn) do(job string) (float64, error) {
 func TestGuestsThatStayTakeTurnsJobByJob(t *testing.T) {
 	var log []string
 	b := &bench{context: t.Context(), pairs: 3, log: io.Discard}
-	m := b.measure(turns{&log}, "turns")
+	m := b.measure(row{group: "turns", of: turns{&log}})
 	want := []string{"microvm x", "QEMU x", "microvm y", "QEMU y", "microvm x", "QEMU x", "microvm y", "QEMU y", "QEMU ends", "microvm ends"}
 	if !slices.Equal(log, want) {
 		t.Errorf("%q, want %q", log, want)

@@ -148,7 +148,7 @@ func (b *bench) results(rows []row, here bool) ([]result, error) {
 			continue
 		}
 		if done[r.of] == nil {
-			done[r.of] = b.measure(r.of, r.name)
+			done[r.of] = b.measure(r)
 		}
 		out = append(out, fill(r, done[r.of]))
 	}

@@ -48,15 +48,15 @@ func (m *measured) failed(b *bench, name string, pair int, s side, err error) {
 	fmt.Fprintf(b.log, "%s: pair %d: %s: %v\n", name, pair+1, s, err)
 }
 
-// measure takes turns, A B A B.
-func (b *bench) measure(m measurement, name string) *measured {
-	switch m := m.(type) {
+// measure takes turns, A B A B, at what a row is of.
+func (b *bench) measure(r row) *measured {
+	switch m := r.of.(type) {
 	case oneShot:
-		return b.measureAnew(m, name)
+		return b.measureAnew(m, r.name)
 	case standing:
-		return b.measureStanding(m, name)
+		return b.measureStanding(m, r.group)
 	}
-	panic(fmt.Sprintf("%s: %T is no measurement", name, m))
+	panic(fmt.Sprintf("%s: %T is no measurement", r.name, r.of))
 }
 
 func (b *bench) measureAnew(m oneShot, name string) *measured {

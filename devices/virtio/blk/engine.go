@@ -22,8 +22,8 @@ import (
 // guest memory is missing; what an io_uring has done in part; and everything where
 // there is no io_uring.
 
-// large is how many bytes make a request large: about what takes as long to
-// copy as it takes to submit.
+// large is how many bytes make a request large: to copy them takes several
+// times as long as the system call.
 const large = 64 << 10
 
 // An engine is an io_uring and who takes from it.

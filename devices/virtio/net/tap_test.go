@@ -42,7 +42,7 @@ func newTapRig(t *testing.T, pairs int, without uint64) (*rig, int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	host, err := tap.Open(tap.Options{Queues: pairs, GuestMAC: testMAC, MTU: DefaultMTU, Owner: -1})
+	host, err := tap.Open(tap.Options{Queues: pairs, MTU: DefaultMTU, Owner: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,8 @@ func newTapRig(t *testing.T, pairs int, without uint64) (*rig, int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: hostIP[:], Mask: net.CIDRMask(24, 32)}})
+	err = errors.Join(netlink.LinkSetHardwareAddr(link, hostMAC[:]),
+		netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: hostIP[:], Mask: net.CIDRMask(24, 32)}}))
 	if err != nil {
 		t.Fatal(err)
 	}
