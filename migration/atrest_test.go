@@ -209,7 +209,13 @@ func TestNothingOfOursWaitsForAPageBeforeAMachineRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(3 * probeEvery) // by now the probe would have touched its page
+	// By when another's, which begins later than it could have, has gone around,
+	// the probe would have touched its page.
+	other, _ := armed(t, 1<<20)
+	other.listen(func(err error) { t.Error(err) })
+	other.run(nil)
+	measured(t, other.probe, 3)
+	complete(t, other)
 	if r.lazy.pager.probe.touched.Load() != 0 {
 		t.Error("a page is touched before the machine runs")
 	}

@@ -108,9 +108,7 @@ func TestABalloonAtTheDestinationWaitsForTheLastPage(t *testing.T) {
 // takeOne takes a page again and again once the machine runs, until it got it
 // some times, and reads it in between. early counts how often it did not get it.
 func takeOne(dst *testMachine, mem *memslot.Memory, page uint64, early *int) error {
-	for !dst.running.Load() {
-		time.Sleep(100 * time.Microsecond)
-	}
+	<-dst.ran
 	for got := 0; got < 500; {
 		given, err := mem.GiveBack(page*wire.PageSize, wire.PageSize)
 		if err != nil {

@@ -27,6 +27,8 @@ type testMachine struct {
 	paused  atomic.Int32
 	resumed atomic.Int32
 	running atomic.Bool
+	ran     chan struct{} // closed when it first ran
+	first   sync.Once
 	// handedOver counts HandOver less TakeBack.
 	handedOver atomic.Int32
 	done       chan struct{} // closed by a test that has the guest end
@@ -76,7 +78,7 @@ func newTestMachine(t *testing.T, sizes ...uint64) *testMachine {
 // newMachineOf makes its blocks of a kind of memory.
 func newMachineOf(t *testing.T, backing memslot.Backing, sizes ...uint64) *testMachine {
 	t.Helper()
-	m := &testMachine{device: &testDevice{text: "state of the device", version: 1}, done: make(chan struct{})}
+	m := &testMachine{device: &testDevice{text: "state of the device", version: 1}, done: make(chan struct{}), ran: make(chan struct{})}
 	for i, size := range sizes {
 		b, err := memslot.NewBlock(fmt.Sprintf("ram%d", i), size, memslot.BlockOptions{Backing: backing})
 		if err != nil {
@@ -136,6 +138,7 @@ func (m *testMachine) Run() error {
 		m.mem.Go(func() { m.guest(i, tids) })
 		m.threads = append(m.threads, <-tids)
 	}
+	m.first.Do(func() { close(m.ran) })
 	return nil
 }
 

@@ -2,6 +2,7 @@ package migration
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -32,9 +33,15 @@ func needPopulate(t *testing.T) {
 // measured waits until the probe has gone around n times.
 func measured(t *testing.T, p *probe, n uint64) {
 	t.Helper()
-	for late := time.Now().Add(time.Minute); p.woken.count.Load() < n; time.Sleep(time.Millisecond) {
+	until(t, fmt.Sprintf("%d wakings measured", n), func() bool { return p.woken.count.Load() >= n })
+}
+
+// until waits for what nothing tells of.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for late := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(late) {
-			t.Fatalf("%d faults, %d wakings measured", p.kernel.count.Load(), p.woken.count.Load())
+			t.Fatalf("%s: it does not come to that", what)
 		}
 	}
 }
@@ -51,6 +58,12 @@ func TestTheKernelsPartOfAFaultIsMeasuredAndCountsForNobody(t *testing.T) {
 	if n := p.waits.latency.count.Load(); n != 0 || to.bytes != 0 || p.requested.Load() != 0 {
 		t.Errorf("%d waits, %d requests in %d bytes", n, p.requested.Load(), to.bytes)
 	}
+	complete(t, p)
+}
+
+// complete has all the pages of 1 MiB come.
+func complete(t *testing.T, p *pager) {
+	t.Helper()
 	if err := p.place(0, 0, 256, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -65,9 +78,7 @@ func TestThePagerEndsWhileAFaultIsBeingMeasured(t *testing.T) {
 	needPopulate(t)
 	p, _ := armed(t, 1<<20)
 	p.probe.start() // and no reader
-	for p.probe.touched.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "the page is touched", func() bool { return p.probe.touched.Load() != 0 })
 	p.abort(errTest)
 	p.finish() // for the test's own end
 }

@@ -104,8 +104,8 @@ func TestWhatAVMAnswersIsAsDescribed(t *testing.T) {
 		})
 	}()
 	// While it is on both sides.
-	waitUntil(t, func() bool { return vm.State() == StatePostcopy })
-	waitUntil(t, func() bool {
+	await(t, "the postcopy of the VM", func() bool { return vm.State() == StatePostcopy })
+	await(t, "a fault in the metrics", func() bool {
 		return strings.Contains(call.do(t, "GET", "/v1/metrics", nil).body, "microvm_migration_fault_duration_seconds_count")
 	})
 	do("GET", "/v1/vm/migration", nil, 200)
@@ -180,16 +180,6 @@ func arrive(t *testing.T, config Config) (there caller, address string) {
 		}
 	})
 	return callTo(a.Server.dir), fmt.Sprintf("tcp:%v", ln.Addr())
-}
-
-// waitUntil returns when something has come about.
-func waitUntil(t *testing.T, so func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !so(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it has not come about")
-		}
-	}
 }
 
 // unnamed are what devices count and deviceMetrics has no name for.

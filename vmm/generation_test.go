@@ -3,7 +3,6 @@ package vmm
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"microvm/guest"
 )
@@ -45,11 +44,7 @@ func TestGenerationChangesOnlyWhereAGuestMayGoOnTwice(t *testing.T) {
 	if got := generationOf(t, vm); got == first {
 		t.Error("taken back upon a person's word it is the same")
 	}
-	for end := time.Now().Add(patience); !told(t, vm); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the guest is not told")
-		}
-	}
+	await(t, "the guest's notification", func() bool { return told(t, vm) })
 }
 
 // told says whether the interrupt controller has had the pulse. The tiny kernel

@@ -42,7 +42,7 @@ type measured struct {
 	Failed []string        `json:"failed,omitempty"`
 }
 
-// failed keeps what one side failed at, and tells it; it does not end the others.
+// failed keeps what one side failed at, and tells it.
 func (m *measured) failed(b *bench, name string, pair int, s side, err error) {
 	m.Failed = append(m.Failed, fmt.Sprintf("pair %d: %s: %v", pair+1, s, err))
 	fmt.Fprintf(b.log, "%s: pair %d: %s: %v\n", name, pair+1, s, err)
@@ -59,6 +59,7 @@ func (b *bench) measure(r row) *measured {
 	panic(fmt.Sprintf("%s: %T is no measurement", r.name, r.of))
 }
 
+// measureAnew goes on where one side fails.
 func (b *bench) measureAnew(m oneShot, name string) *measured {
 	out := &measured{Absent: map[side]string{}}
 	for i := range b.pairs {

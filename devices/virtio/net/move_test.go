@@ -86,9 +86,7 @@ func TestFrameThatWaitsMoves(t *testing.T) {
 	r.wires.put(t, 0, want)
 	_, got, _ := r.frame(0)
 	checkFrame(t, "the first", got, first)
-	for unread(t, r.wires.files[0]) {
-		time.Sleep(time.Millisecond)
-	}
+	virtiotest.Until(t, "the card has read the frame", func() bool { return !unread(t, r.wires.files[0]) })
 	for range 3 {
 		r.move()
 		r.mmio.Device().Release()

@@ -202,13 +202,7 @@ func TestAScreenThatStandsHoldsUpNoPause(t *testing.T) {
 	rand.NewChaCha8([32]byte{3}).Read(want)
 	r.tx.Add(arena, 0, -1, virtiotest.Buf{Data: want})
 	r.tx.Kick()
-	late := time.Now().Add(patience)
-	for !full(&r.d.out) {
-		if time.Now().After(late) {
-			t.Fatal("the output does not fill up")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	virtiotest.Until(t, "the output is full", func() bool { return full(&r.d.out) })
 	r.typed("typed ahead")
 	r.d.Resize(100, 40)
 	r.mmio.Device().Hold() // which returns

@@ -8,6 +8,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"microvm/devices/virtio/virtiotest"
 )
 
 // A stream is one connection of TestEveryByteArrives: what the guest sends comes
@@ -90,7 +92,7 @@ func TestEveryByteArrives(t *testing.T) {
 			moved = true
 		}
 	}
-	until(t, "all slots are free", func() bool { return r.d.open() == 0 })
+	virtiotest.Until(t, "all slots are free", func() bool { return r.d.open() == 0 })
 	r.counted(map[string]uint64{"errors": 0, "resets": 0, "untaken_bytes": 0, "rx_bytes": r.d.Counts().Of("transmit").Bytes})
 }
 

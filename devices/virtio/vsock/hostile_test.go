@@ -134,7 +134,7 @@ func TestAReceiveBufferOfNoUseStopsTheDevice(t *testing.T) {
 	h.put(&b)
 	r.tx.Add(txArena, 0, -1, virtiotest.Buf{Data: b[:]})
 	r.tx.Kick()
-	until(t, "it needs a reset", func() bool { return r.Get(0x70)&64 != 0 })
+	virtiotest.Until(t, "it needs a reset", func() bool { return r.Get(0x70)&64 != 0 })
 	r.Set(0x70, 0)
 	r.init(8)
 	r.connectAndTalk(t, 80)

@@ -227,5 +227,5 @@ func TestAPacketAsksForAllItsPagesAtOnce(t *testing.T) {
 		}
 	}
 	block.MarkPresent(far, 5)
-	until(t, "the packet of nobody is counted", func() bool { return d.Counts().Of("transmit").Errors == 1 })
+	virtiotest.Until(t, "the packet of nobody is counted", func() bool { return d.Counts().Of("transmit").Errors == 1 })
 }

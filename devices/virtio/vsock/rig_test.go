@@ -270,16 +270,6 @@ func ends(t testing.TB, c net.Conn) {
 	}
 }
 
-// until waits for something that no packet tells.
-func until(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for late := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(late) {
-			t.Fatalf("%s: it does not come to that", what)
-		}
-	}
-}
-
 // counted checks counts: of the two sorts of packets, by name, and connections.
 func (r *rig) counted(want map[string]uint64) {
 	r.T.Helper()

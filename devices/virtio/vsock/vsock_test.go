@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"microvm/devices/virtio/virtiotest"
 )
 
 func TestAProgramOfTheHostReachesTheGuest(t *testing.T) {
@@ -123,7 +125,7 @@ func TestEachDirectionEndsByItself(t *testing.T) {
 	// The guest does not receive any more.
 	l, c = r.pair(82)
 	l.do(opShutdown, shutReceive)
-	until(t, "the program cannot write", func() bool {
+	virtiotest.Until(t, "the program cannot write", func() bool {
 		_, err := io.WriteString(c, "x")
 		return errors.Is(err, unix.EPIPE)
 	})
@@ -166,7 +168,7 @@ func TestAWaitEnds(t *testing.T) {
 	if h.op != opReset {
 		t.Errorf("%+v", h)
 	}
-	until(t, "all slots are free", func() bool { return r.d.open() == 0 })
+	virtiotest.Until(t, "all slots are free", func() bool { return r.d.open() == 0 })
 }
 
 // TestASlowProgramHoldsUpNoOther: what it does not take is kept as far as its
